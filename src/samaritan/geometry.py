@@ -264,10 +264,18 @@ class Grid:
             )
         old = np.asarray(self.spacing_mm)
         shape = np.maximum(np.rint(np.asarray(self.shape) * old / new), 1).astype(int)
+        return self._divided(tuple(shape.tolist()), new / old)
+
+    def resize(self, shape: Sequence[int]) -> Grid:
+        """Divide the same field of view into another number of voxels: all outer faces stay."""
+        return self._divided(tuple(shape), np.asarray(self.shape) / np.asarray(shape, float))
+
+    def _divided(self, shape: tuple[int, ...], steps: FloatArray) -> Grid:
+        """Keep the outer corner of voxel 0 and let new voxels be `steps` old ones long."""
         affine = self.affine.copy()
-        affine[:3, :3] = self.direction * new
-        affine[:3, 3] = self.index_to_mm(0.5 * new / old - 0.5)
-        return Grid(tuple(shape.tolist()), affine, self.unit)
+        affine[:3, :3] = self.affine[:3, :3] * steps
+        affine[:3, 3] = self.index_to_mm(0.5 * steps - 0.5)
+        return Grid(shape, affine, self.unit)  # type: ignore[arg-type]
 
     def __repr__(self) -> str:
         spacing = " x ".join(f"{s:g}" for s in self.spacing_mm)

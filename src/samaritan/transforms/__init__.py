@@ -1,0 +1,19 @@
+"""What happens to an image before a model sees it, and the way back to the image's own grid."""
+
+from samaritan.transforms.preprocess import (
+    Frame,
+    Preprocess,
+    Prompting,
+    SlicePreprocess,
+    WindowPreprocess,
+    default_preprocess,
+)
+
+__all__ = [
+    "Frame",
+    "Preprocess",
+    "Prompting",
+    "SlicePreprocess",
+    "WindowPreprocess",
+    "default_preprocess",
+]

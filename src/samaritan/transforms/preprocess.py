@@ -1,0 +1,320 @@
+"""The frozen chain from an image to a model's input, which belongs to a checkpoint and is stored with it.
+
+A chain makes frames. A frame is one input of the model together with the grid that the input lies
+on, so that prompts reach the model, and masks come back, through millimetres alone. Training and
+inference share one chain.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from samaritan.errors import ConfigError
+from samaritan.geometry import FloatArray, Grid
+from samaritan.volume import Volume
+
+
+@dataclass(frozen=True)
+class Prompting:
+    """How the prompts of several interactions are put together, as a system was trained.
+
+    Raises:
+        ConfigError: on a word that is not known.
+    """
+
+    clicks: Literal["all", "newest"] = "all"
+    """Show the decoder all clicks so far, or only the newest together with the previous mask."""
+    multimask: Literal["first", "never"] = "first"
+    """Choose among three masks by predicted quality at a first lone click, or never."""
+    first_mask: Literal["none", "zeros"] = "none"
+    """What stands for the previous mask at the first interaction."""
+    mask_values: Literal["logits", "probabilities"] = "logits"
+    """What a mask prompt holds."""
+
+    def __post_init__(self) -> None:
+        known = {
+            "clicks": ("all", "newest"),
+            "multimask": ("first", "never"),
+            "first_mask": ("none", "zeros"),
+            "mask_values": ("logits", "probabilities"),
+        }
+        for name, words in known.items():
+            if getattr(self, name) not in words:
+                raise ConfigError(
+                    f"prompting.{name} is one of {words}, got {getattr(self, name)!r}"
+                )
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One input of a model and where it lies.
+
+    Attributes:
+        tensor: "1 c *size", normalised.
+        grid: the grid of the input's voxels; in 2D one voxel thick along its third axis.
+        n_axes: 2 or 3: how many axes the model sees.
+    """
+
+    tensor: Float[Tensor, "1 c *size"]
+    grid: Grid
+    n_axes: int
+
+    def mask_volume(self, values: Float[Tensor, "*low"]) -> Volume:
+        """Lay a model output of any resolution over the frame's field of view, without a copy."""
+        array = values.detach().cpu().numpy().reshape(*values.shape, *[1] * (3 - self.n_axes))
+        return Volume(array, self.grid.resize(array.shape))
+
+
+class Preprocess(ABC):
+    """A chain from a volume to frames. See `SlicePreprocess` and `WindowPreprocess`."""
+
+    kind: ClassVar[str]
+    n_axes: ClassVar[int]
+    prompting: Prompting
+
+    @abstractmethod
+    def statistics(self, volume: Volume) -> dict[str, float]:
+        """Measure once for a volume what `frame` needs for each of its frames."""
+
+    @abstractmethod
+    def frame(self, volume: Volume, key: tuple[int, ...], statistics: Mapping[str, float]) -> Frame:
+        """Make the input of the model that `key` names."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Describe the chain in JSON types, for a checkpoint's header."""
+        return {"kind": self.kind, **asdict(self)}  # type: ignore[call-overload]
+
+    @staticmethod
+    def from_dict(values: Mapping[str, Any]) -> Preprocess:
+        """Make the chain that `to_dict` described.
+
+        Raises:
+            ConfigError: if the kind or a field is not known.
+        """
+        rest = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        kind = rest.pop("kind", None)
+        chains: dict[str, type[Preprocess]] = {
+            c.kind: c for c in (SlicePreprocess, WindowPreprocess)
+        }
+        if kind not in chains:
+            raise ConfigError(
+                f"preprocessing kind {kind!r} is not known; expected one of {list(chains)}"
+            )
+        try:
+            prompting = Prompting(**dict(values.get("prompting", {})))
+            chain: Preprocess = chains[kind](**{**rest, "prompting": prompting})
+            return chain
+        except TypeError as error:
+            raise ConfigError(
+                f"preprocessing of kind {kind!r} does not take these fields: {error}"
+            ) from error
+
+
+DISPLAY = ("IPR", "ILA", "PLS")
+"""How radiologists look at a slice across each patient axis (x, y, z): rows, columns, through."""
+
+
+@dataclass(frozen=True)
+class SlicePreprocess(Preprocess):
+    """Pictures and slices for 2D models, as published for SAM.
+
+    A slice is turned as radiologists look at it (rows down, patient's right on the left side),
+    brought to 0..255, resized so that the longer physical side fills the input, normalised, and
+    padded with zeros at the right and bottom. Frames are named by (array axis, index) of the slice.
+
+    Source: facebookresearch/segment-anything, predictor.py and utils/transforms.py. There the pixels count,
+    not millimetres; both agree where pixels are square.
+    """
+
+    kind: ClassVar[str] = "slices"
+    n_axes: ClassVar[int] = 2
+
+    size: tuple[int, int] = (1024, 1024)
+    """Rows and columns of the model's input."""
+    channels: int = 3
+    """Channels of the model's input; grey images are repeated."""
+    mean: tuple[float, ...] = (123.675, 116.28, 103.53)
+    """Subtracted from 0..255."""
+    std: tuple[float, ...] = (58.395, 57.12, 57.375)
+    """Divides what `mean` leaves."""
+    resize: Literal["longest", "stretch"] = "longest"
+    """Keep the aspect and pad, or stretch to the whole input."""
+    window: tuple[float, float] | None = None
+    """Intensities that become 0 and 255; None: pictures of 8 bits as they are, others by `percentiles`."""
+    percentiles: tuple[float, float] = (0.5, 99.5)
+    """Percentiles of the whole volume that become 0 and 255."""
+    prompting: Prompting = field(default_factory=Prompting)
+    """How prompts are put together."""
+
+    def statistics(self, volume: Volume) -> dict[str, float]:
+        """Find the intensities that become 0 and 255."""
+        if self.window is not None:
+            return {"low": float(self.window[0]), "high": float(self.window[1])}
+        if volume.dtype == np.uint8 and volume.grid.unit == "px":
+            return {"low": 0.0, "high": 255.0}
+        values = thinned(volume)
+        if not values.size:
+            return {"low": 0.0, "high": 1.0}
+        low, high = np.percentile(values, self.percentiles)
+        return {"low": float(low), "high": float(max(high, low + 1e-6))}
+
+    def frame(self, volume: Volume, key: tuple[int, ...], statistics: Mapping[str, float]) -> Frame:
+        """Make the input for one slice; `key` is (array axis, index)."""
+        from PIL import Image
+
+        axis, index = key
+        shown = displayed(volume.slice(axis, index), axis)
+        pixels = to_bytes(shown.array[:, :, 0], statistics["low"], statistics["high"])
+        rows, columns = self.content_size(shown.grid)
+        picture = Image.fromarray(pixels).resize((columns, rows), Image.Resampling.BILINEAR)
+        values = torch.from_numpy(np.array(picture, np.float32).reshape(rows, columns, -1))
+        values = self._to_channels(values)
+        mean, std = torch.tensor(self.mean), torch.tensor(self.std)
+        tensor = torch.zeros(1, self.channels, *self.size)
+        tensor[0, :, :rows, :columns] = ((values - mean) / std).permute(2, 0, 1)
+        content = shown.grid.resize((rows, columns, 1))
+        return Frame(tensor, content.window((0, 0, 0), (*self.size, 1)), 2)
+
+    def content_size(self, grid: Grid) -> tuple[int, int]:
+        """Rows and columns of the input that the slice fills; the rest is padding."""
+        if self.resize == "stretch":
+            return self.size
+        spacing = grid.spacing_mm
+        square = abs(spacing[0] / spacing[1] - 1) < 1e-3
+        sides = [
+            n * (1.0 if square else s) for n, s in zip(grid.shape[:2], spacing[:2], strict=True)
+        ]
+        scale = min(total / side for total, side in zip(self.size, sides, strict=True))
+        rows, columns = (max(int(side * scale + 0.5), 1) for side in sides)
+        return min(rows, self.size[0]), min(columns, self.size[1])
+
+    def _to_channels(self, values: Tensor) -> Tensor:
+        """Give (rows, columns, c) the model's channels."""
+        if values.shape[2] == self.channels:
+            return values
+        if values.shape[2] == 1:
+            return values.expand(-1, -1, self.channels)
+        if self.channels == 1:
+            return values.mean(dim=2, keepdim=True)
+        if values.shape[2] == 4:
+            return values[:, :, :3]
+        raise ConfigError(
+            f"the image has {values.shape[2]} channels and the model takes {self.channels}; "
+            "pick one with volume.channel(name)"
+        )
+
+
+@dataclass(frozen=True)
+class WindowPreprocess(Preprocess):
+    """Cubes of a volume for 3D models, as published for SAM-Med3D.
+
+    The volume is turned to `orientation` and resampled to `spacing_mm`; a frame is a window of
+    `size` voxels of that lattice, normalised to mean 0 and deviation 1 over its positive voxels.
+    What lies outside the volume counts as intensity 0. Frames are named by the window's first voxel.
+    Only the window is ever resampled.
+
+    Source: uni-medical/SAM-Med3D, utils/infer_utils.py (torchio transforms). There the window is
+    centred on the ground truth; here whoever asks places it.
+    """
+
+    kind: ClassVar[str] = "windows"
+    n_axes: ClassVar[int] = 3
+
+    size: tuple[int, int, int] = (128, 128, 128)
+    """Voxels of the model's input."""
+    spacing_mm: tuple[float, float, float] = (1.5, 1.5, 1.5)
+    """Voxel sides of the model's input."""
+    orientation: str = "RAS"
+    """Where the axes of the model's input point."""
+    clamp: tuple[float, float] | None = None
+    """Intensities are cut to this range first, such as (-1000, 1000) for CT."""
+    prompting: Prompting = field(
+        default_factory=lambda: Prompting(clicks="newest", multimask="never", first_mask="zeros")
+    )
+    """How prompts are put together."""
+
+    def lattice(self, grid: Grid) -> Grid:
+        """Give the lattice, all over the image, that windows are cut from."""
+        return grid.reorient(self.orientation).resample(self.spacing_mm)
+
+    def statistics(self, volume: Volume) -> dict[str, float]:
+        """Measure nothing ahead: each window is normalised on its own unless told otherwise."""
+        return {}
+
+    def window_statistics(self, values: Tensor) -> dict[str, float]:
+        """Measure mean and deviation over the positive voxels, or over all if none is positive."""
+        positive = values[values > 0]
+        chosen = positive if positive.numel() > 1 else values.flatten()
+        return {"mean": float(chosen.mean()), "std": max(float(chosen.std()), 1e-6)}
+
+    def window_values(self, volume: Volume, key: tuple[int, ...]) -> tuple[Tensor, Grid]:
+        """Resample one window, without normalising it."""
+        if volume.array.ndim == 4:
+            raise ConfigError(
+                f"the image has {volume.n_channels} channels and 3D models take one; "
+                "pick one with volume.channel(name)"
+            )
+        grid = self.lattice(volume.grid).window(key, self.size)
+        array = volume.to_grid(grid).array.astype(np.float32, copy=False)
+        values = torch.from_numpy(np.nan_to_num(np.ascontiguousarray(array)))
+        return (values.clamp(*self.clamp) if self.clamp else values), grid
+
+    def frame(self, volume: Volume, key: tuple[int, ...], statistics: Mapping[str, float]) -> Frame:
+        """Make the input for the window whose first voxel on the lattice is `key`."""
+        values, grid = self.window_values(volume, key)
+        measured = statistics or self.window_statistics(values)
+        tensor = (values - measured["mean"]) / measured["std"]
+        return Frame(tensor[None, None], grid, 3)
+
+
+def default_preprocess(n_axes: int, size: tuple[int, ...], channels: int) -> Preprocess:
+    """Choose the published chain for plain SAM (2 axes) or SAM-Med3D (3 axes) at an input size."""
+    if n_axes == 3:
+        return WindowPreprocess(size=size)  # type: ignore[arg-type]
+    if channels == 3:
+        return SlicePreprocess(size=size)  # type: ignore[arg-type]
+    grey = {"mean": (float(np.mean(SlicePreprocess.mean)),) * channels, "std": (57.63,) * channels}
+    return SlicePreprocess(size=size, channels=channels, **grey)  # type: ignore[arg-type]
+
+
+def displayed(volume: Volume, axis: int) -> Volume:
+    """Turn a slice across `axis` as it is looked at: a view of shape (rows, columns, 1[, c])."""
+    world = volume.grid.orientation[axis]
+    across = next(axis for axis, pair in enumerate(("RL", "AP", "SI")) if world in pair)
+    return volume.reorient(DISPLAY[across])
+
+
+def slice_axis(grid: Grid) -> int:
+    """Choose the array axis that slices are stacked along: the thin one, or that of the thickest voxels."""
+    thin = [axis for axis in range(3) if grid.shape[axis] == 1]
+    if thin:
+        return thin[-1]
+    spacing: FloatArray = np.asarray(grid.spacing_mm)
+    if spacing.max() > 1.05 * spacing.min():
+        return int(spacing.argmax())
+    letters = grid.orientation
+    return next(axis for axis in range(3) if letters[axis] in "SI")
+
+
+def to_bytes(values: np.ndarray[Any, Any], low: float, high: float) -> np.ndarray[Any, Any]:
+    """Window intensities to 0..255 of 8 bits; NaN becomes 0."""
+    if values.dtype == np.uint8 and (low, high) == (0.0, 255.0):
+        return np.ascontiguousarray(values)
+    scaled = (values.astype(np.float32) - low) * (255.0 / (high - low))
+    clipped = np.clip(np.nan_to_num(scaled), 0, 255)
+    return np.ascontiguousarray(np.rint(clipped).astype(np.uint8))
+
+
+def thinned(volume: Volume, most: int = 2_000_000) -> np.ndarray[Any, Any]:
+    """Take about `most` finite voxels, evenly spread, to measure intensities on."""
+    step = max(1, round((volume.grid.n_voxels / most) ** (1 / 3)))
+    values = volume.array[tuple(slice(None, None, min(step, n)) for n in volume.shape)]
+    return values[np.isfinite(values)] if values.dtype.kind == "f" else values.reshape(-1)
