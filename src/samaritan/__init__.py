@@ -21,7 +21,7 @@ _HOMES = {
     "read": "samaritan.io",
     "read_labels": "samaritan.io",
     "write": "samaritan.io",
-    "phantom": "samaritan.phantom",
+    "phantom": "samaritan.phantoms",
     "create_model": "samaritan.models",
     "model_names": "samaritan.models",
     "load_weights": "samaritan.checkpoints",
@@ -64,7 +64,7 @@ if TYPE_CHECKING:
     from samaritan.infer import Predictor, Session, generate_masks
     from samaritan.io import read, read_labels, write
     from samaritan.models import create_model, model_names
-    from samaritan.phantom import phantom
+    from samaritan.phantoms import phantom
     from samaritan.prompts import Boxes, MaskPrompt, Points
     from samaritan.transforms import Preprocess
     from samaritan.volume import LabelMap, Volume

@@ -1,0 +1,222 @@
+"""The phantom shows one anatomy on every grid, and says what it is."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+import samaritan
+from samaritan.errors import ConfigError
+from samaritan.geometry import Grid
+from samaritan.phantoms import LABEL_OF, ORGANS, Phantom, phantom, phantom_picture
+
+COARSE = {"shape": (80, 64, 52), "spacing_mm": (5.0, 5.0, 6.0)}
+
+
+@pytest.fixture(scope="module")
+def ct() -> Phantom:
+    return phantom("ct", seed=4, **COARSE)
+
+
+def test_public_name_is_the_function() -> None:
+    assert samaritan.phantom is phantom
+
+
+@pytest.mark.parametrize("kind", ["ct", "mr"])
+def test_same_seed_gives_the_same_voxels(kind) -> None:
+    one, two, other = (phantom(kind, seed=s, **COARSE) for s in (7, 7, 8))
+    assert np.array_equal(one.image.array, two.image.array)
+    assert np.array_equal(one.labels.array, two.labels.array)
+    assert one.lesions == two.lesions
+    assert not np.array_equal(one.labels.array, other.labels.array)
+
+
+def test_slabs_do_not_show(monkeypatch) -> None:
+    whole = phantom("mr", noise=0, seed=2, **COARSE)
+    monkeypatch.setattr("samaritan.phantoms.body.SLAB_VOXELS", 64 * 52 * 7)
+    slabs = phantom("mr", noise=0, seed=2, **COARSE)
+    assert (whole.labels.array == slabs.labels.array).mean() > 0.9999
+    assert np.abs(whole.image.array.astype(int) - slabs.image.array).max() <= 1
+
+
+def test_ct_and_mr_of_one_seed_share_the_anatomy() -> None:
+    one, two = phantom("ct", seed=3, **COARSE), phantom("mr", seed=3, **COARSE)
+    assert np.array_equal(one.labels.array, two.labels.array)
+
+
+@pytest.mark.parametrize("orientation", ["RAS", "PIR", "SLA", "ILP"])
+def test_turned_grids_show_the_same_anatomy(ct, orientation) -> None:
+    turned = phantom("ct", seed=4, grid=ct.image.grid.reorient(orientation), noise=0)
+    plain = phantom("ct", seed=4, grid=ct.image.grid, noise=0)
+    back = turned.image.reorient("LPS")
+    assert turned.image.grid.orientation == orientation
+    assert back.grid.same_as(plain.image.grid)
+    assert np.abs(back.array.astype(int) - plain.image.array).max() <= 1
+    assert (turned.labels.reorient("LPS").array == plain.labels.array).mean() > 0.9999
+
+
+def test_oblique_anisotropic_grid_shows_the_same_anatomy(ct) -> None:
+    oblique = phantom(
+        "ct",
+        shape=(70, 40, 60),
+        spacing_mm=(3, 6, 4),
+        orientation="SRP",
+        oblique_degrees=25,
+        seed=4,
+    )
+    grid = oblique.image.grid
+    assert grid.is_oblique
+    assert not grid.is_sheared
+    # the oblique voxels that hit the anatomy are the ones that an exact answer at the same mm would give
+    exact = phantom("ct", seed=4, shape=(200, 160, 150), spacing_mm=(2, 2, 2))
+    moved = exact.labels.to_grid(grid)
+    inside = phantom("ct", seed=4, grid=grid).labels.array
+    covered = exact.image.with_array(np.ones(exact.image.shape, np.uint8))
+    seen = covered.to_grid(grid, interpolation="nearest").array > 0
+    assert (moved.array == inside)[seen].mean() > 0.9
+    assert np.array_equal(inside, oblique.labels.array)
+
+
+def test_finer_grid_agrees_at_shared_centres(ct) -> None:
+    fine = ct.image.grid.resample([s / 3 for s in ct.image.grid.spacing_mm])
+    shared = phantom("ct", seed=4, grid=fine).labels.array[1::3, 1::3, 1::3]
+    assert (shared == ct.labels.array).mean() > 0.9999
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_all_organs_are_there_and_on_their_side(seed) -> None:
+    made = phantom("ct", seed=seed, lesions=4, **COARSE)
+    grid = made.labels.grid
+    found = made.labels.labels()
+    assert [made.labels.names[value] for value in found] == list(ORGANS)
+
+    def centre(name: str) -> np.ndarray:
+        return grid.index_to_mm(np.argwhere(made.labels.mask(name).array).mean(axis=0))
+
+    assert centre("liver")[0] > 40  # the patient's right
+    assert centre("right kidney")[0] > 40
+    assert centre("left kidney")[0] < -40
+    assert centre("spleen")[0] < -60
+    assert centre("spine")[1] < -40  # the back
+    assert centre("heart")[2] > centre("liver")[2] > centre("bladder")[2]
+    volume_ml = made.labels.mask("liver").array.sum() * grid.voxel_volume_mm3 / 1000
+    assert 700 < volume_ml < 2200
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_lesions_lie_inside_their_organ(seed) -> None:
+    made = phantom("ct", seed=seed, lesions=6, shape=(160, 128, 64), spacing_mm=(2.5, 2.5, 4))
+    labels = made.labels
+    assert len(made.lesions) == 6
+    for lesion in made.lesions:
+        index = labels.grid.mm_to_index(lesion.centre_mm)
+        assert labels.array[tuple(np.rint(index).astype(int))] == LABEL_OF["lesion"]
+    from scipy import ndimage
+
+    lesion = labels.mask("lesion").array
+    around = labels.array[ndimage.binary_dilation(lesion) & ~lesion]
+    hosts = [LABEL_OF[name] for name in ("liver", "spleen", "right kidney", "left kidney")]
+    assert np.isin(around, hosts).mean() > 0.98
+
+
+def test_no_lesions_when_none_are_asked_for() -> None:
+    made = phantom(lesions=0, **COARSE)
+    assert made.lesions == ()
+    assert LABEL_OF["lesion"] not in made.labels.labels()
+
+
+def test_ct_contrast_is_in_hounsfield_units(ct) -> None:
+    def level(name: str) -> float:
+        return float(np.median(ct.image.array[ct.labels.mask(name).array]))
+
+    assert ct.image.dtype == np.int16
+    assert -1010 < np.median(ct.image.array[ct.labels.array == 0]) < -990
+    assert level("left lung") < -700
+    assert 80 < level("liver") < 140
+    assert level("lesion") < level("liver") - 30
+    assert level("right kidney") > level("liver") + 30
+    assert level("ribs") > 200
+
+
+def test_mr_has_bias_noise_and_bright_lesions() -> None:
+    made = phantom("mr", seed=4, **COARSE)
+    clean = phantom("mr", seed=4, noise=0, **COARSE)
+    assert made.image.dtype == np.uint16
+    air = made.labels.array == 0
+    rayleigh = 18 * np.sqrt(2 * np.log(2))
+    assert np.median(made.image.array[air]) == pytest.approx(rayleigh, rel=0.05)
+    assert (clean.image.array[air] == 0).mean() > 0.95
+    lesion, liver = (clean.image.array[clean.labels.mask(n).array] for n in ("lesion", "liver"))
+    assert np.median(lesion) > 1.6 * np.median(liver)
+    fat = clean.image.array[(clean.labels.array == 1) & (clean.image.array > 400)]
+    assert np.percentile(fat, 95) / np.percentile(fat, 5) > 1.15
+
+
+def test_edges_hold_mixed_voxels() -> None:
+    made = phantom("ct", seed=1, noise=0, **COARSE)
+    values = made.image.array
+    assert ((values > -900) & (values < -200) & (made.labels.array <= 1)).sum() > 1000
+
+
+def test_it_says_what_it_is(ct) -> None:
+    assert ct.image.meta["source"] == "phantom"
+    assert "phantom" in ct.image.notes[0]
+    assert ct.labels.grid == ct.image.grid
+
+
+def test_one_voxel_thick_phantom_is_a_slice_of_the_whole(ct) -> None:
+    thin = phantom("ct", seed=4, grid=ct.image.grid.window((0, 0, 26), (80, 64, 1)))
+    assert (thin.labels.array == ct.labels.slice(2, 26).array).mean() > 0.999
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ({"kind": "pet"}, "known: ct, mr"),
+        ({"lesions": -1}, "cannot be negative"),
+        ({"noise": -2.0}, "cannot be negative"),
+    ],
+)
+def test_wrong_arguments_are_told(arguments, text) -> None:
+    with pytest.raises(ConfigError, match=text):
+        phantom(**arguments)
+
+
+@pytest.mark.parametrize("kind", ["ultrasound", "xray", "skin"])
+def test_pictures_have_contrast_under_their_mask(kind) -> None:
+    for seed in range(5):
+        made = phantom_picture(kind, shape=(96, 130), seed=seed)
+        again = phantom_picture(kind, shape=(96, 130), seed=seed)
+        assert np.array_equal(made.image.array, again.image.array)
+        assert made.image.dtype == np.uint8
+        assert made.image.grid == Grid.pixels((96, 130))
+        assert made.image.n_channels == (3 if kind == "skin" else 1)
+        grey = made.image.array.reshape(96, 130, 1, -1).mean(axis=-1)
+        inside, outside = grey[made.labels.array > 0], grey[made.labels.array == 0]
+        assert 0.02 < inside.size / grey.size < 0.5
+        assert inside.mean() < 0.75 * outside.mean()
+        assert set(made.labels.labels()) == set(made.labels.names)
+
+
+def test_wrong_pictures_are_told() -> None:
+    with pytest.raises(ConfigError, match="known: ultrasound"):
+        phantom_picture("photo")  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="rows and columns"):
+        phantom_picture(shape=(4, 300))
+
+
+@pytest.mark.slow
+def test_large_phantom_is_made_in_bounded_memory() -> None:
+    code = (
+        "import resource; from samaritan.phantoms import phantom;"
+        "phantom('ct', shape=(512, 512, 400), spacing_mm=(0.78, 0.78, 0.75));"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+    )
+    start = time.perf_counter()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) / 2**20 < 1.0  # GiB; the arrays themselves take 0.3
+    assert time.perf_counter() - start < 120
