@@ -1,0 +1,43 @@
+"""Segment Anything in 2 and 3 dimensions from one code: plain torch, no files, no geometry, no medicine.
+
+Names that need torch are resolved on first use, so that configurations can be listed without it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from samaritan.models.config import Quirks, SamConfig, get_config, model_names
+
+_HOMES = {
+    "create_model": "samaritan.models.registry",
+    "Sam": "samaritan.models.sam",
+    "SamOutput": "samaritan.models.sam",
+    "resize_positions": "samaritan.models.positions",
+}
+
+__all__ = [
+    "Quirks",
+    "Sam",
+    "SamConfig",
+    "SamOutput",
+    "create_model",
+    "get_config",
+    "model_names",
+    "resize_positions",
+]
+
+if TYPE_CHECKING:
+    from samaritan.models.positions import resize_positions
+    from samaritan.models.registry import create_model
+    from samaritan.models.sam import Sam, SamOutput
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name from its home on first use."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'samaritan.models' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_HOMES[name]), name)
+    globals()[name] = value
+    return value

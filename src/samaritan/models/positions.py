@@ -1,0 +1,83 @@
+"""Position tables of the image encoder: look-up by offset, and resizing to another grid.
+
+Absolute tables are interpolated (bi- or trilinearly), relative tables linearly along their length,
+both without aligned corners, as SAM does. Done at load time or on the fly, the result is the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from samaritan.errors import ConfigError
+from samaritan.models.config import SamConfig
+
+AXIS_NAMES = {2: "hw", 3: "dhw"}
+"""Letters of the axes in the names of relative position tables, by number of axes."""
+
+
+def resize_positions(
+    state_dict: Mapping[str, Tensor], config_from: SamConfig, config_to: SamConfig
+) -> dict[str, Tensor]:
+    """A copy of a model's weights whose position tables fit another input size.
+
+    Which tables change is decided for each by its length, so it holds for every depth; tables of
+    windowed blocks stay as they are. All other tensors are passed on untouched.
+
+    Raises:
+        ConfigError: if the two configurations differ in more than the sizes.
+    """
+    for key in ("ndim", "width", "depth", "heads", "global_blocks"):
+        old, new = getattr(config_from, key), getattr(config_to, key)
+        if old != new:
+            raise ConfigError(
+                f"weights of {config_from.name!r} cannot be resized for {config_to.name!r}: "
+                f"{key} is {old} there and {new} here; only image and patch size may differ"
+            )
+    grid = config_to.grid
+    resized = dict(state_dict)
+    key = "image_encoder.pos_embed"
+    if key in resized:
+        resized[key] = interpolate_grid(resized[key], grid)
+    for block in config_to.global_blocks:
+        for axis, n in zip(AXIS_NAMES[config_to.ndim], grid, strict=True):
+            key = f"image_encoder.blocks.{block}.attn.rel_pos_{axis}"
+            if key in resized:
+                resized[key] = interpolate_table(resized[key], 2 * n - 1)
+    return resized
+
+
+def interpolate_grid(
+    table: Float[Tensor, "1 *old c"], grid: Sequence[int]
+) -> Float[Tensor, "1 *grid c"]:
+    """An absolute position table for another grid; the table itself where it fits."""
+    if table.shape[1:-1] == tuple(grid):
+        return table
+    mode = {2: "bilinear", 3: "trilinear"}[len(grid)]
+    image = table.movedim(-1, 1).float()
+    resized = F.interpolate(image, tuple(grid), mode=mode, align_corners=False, antialias=False)
+    return resized.movedim(1, -1).to(table.dtype)
+
+
+def interpolate_table(table: Float[Tensor, "old c"], length: int) -> Float[Tensor, "new c"]:
+    """A relative position table of another length; the table itself where it fits."""
+    if len(table) == length:
+        return table
+    rows = table.float().T[None]
+    return F.interpolate(rows, length, mode="linear", align_corners=False)[0].T.to(table.dtype)
+
+
+def relative_rows(
+    table: Float[Tensor, "length c"], queries: range, keys: int
+) -> Float[Tensor, "q k c"]:
+    """For each query position and each of `keys` key positions, the row of their offset.
+
+    The middle row of the table belongs to offset 0 (query minus key).
+    """
+    q = torch.arange(queries.start, queries.stop, device=table.device)
+    k = torch.arange(keys, device=table.device)
+    return table[q[:, None] - k[None, :] + len(table) // 2]

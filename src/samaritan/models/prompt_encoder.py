@@ -1,0 +1,218 @@
+"""The prompt encoder: points, boxes and masks to embeddings, and the position code of the grid."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float, Num
+from torch import Tensor, nn
+
+from samaritan.errors import PromptError
+from samaritan.models.config import Quirks, SamConfig
+from samaritan.models.layers import CONV, ChannelNorm
+
+AnyTensor = Num[Tensor, "..."]
+"""A prompt as it comes in; its shape is checked with a `PromptError`."""
+
+PointPrompts = tuple[AnyTensor, AnyTensor]
+"""Coordinates (n, points, ndim) and labels (n, points)."""
+
+
+class PromptEncoder(nn.Module):
+    """Prompts to sparse tokens and a dense map on the image embedding's grid.
+
+    Coordinates are in the frame of the model's input, pixel and voxel centres at integers: (x, y) in
+    2D, array order in 3D. Labels: 1 positive, 0 negative, -1 no point (its coordinates do not matter).
+
+    Source: segment-anything, modeling/prompt_encoder.py; SAM-Med3D, modeling/prompt_encoder3D.py.
+    """
+
+    def __init__(self, config: SamConfig) -> None:
+        super().__init__()
+        self.ndim = config.ndim
+        self.embed_dim = config.embed_dim
+        self.image_size = config.image_size
+        self.patch_size = config.patch_size
+        self.mask_strides = config.mask_strides
+        self.quirks: Quirks = config.quirks
+        self.pe_layer = FourierPositions(config.ndim, config.pe_features, config.embed_dim)
+        self.point_embeddings = nn.ModuleList(
+            nn.Embedding(1, config.embed_dim) for _ in range(config.num_point_embeddings)
+        )
+        self.not_a_point_embed = nn.Embedding(1, config.embed_dim)
+        self.no_mask_embed = nn.Embedding(1, config.embed_dim)
+        conv, inner = CONV[config.ndim], config.mask_channels // 4
+        step = {"kernel_size": config.mask_strides, "stride": config.mask_strides}
+        self.mask_downscaling = nn.Sequential(
+            conv(1, inner, **step),  # type: ignore[arg-type]
+            ChannelNorm(inner),
+            nn.GELU(),
+            conv(inner, config.mask_channels, **step),  # type: ignore[arg-type]
+            ChannelNorm(config.mask_channels),
+            nn.GELU(),
+            conv(config.mask_channels, config.embed_dim, kernel_size=1),
+        )
+
+    def forward(
+        self,
+        points: PointPrompts | None = None,
+        boxes: AnyTensor | None = None,
+        masks: AnyTensor | None = None,
+        *,
+        image_size: Sequence[int] | None = None,
+    ) -> tuple[Float[Tensor, "n t e"], Float[Tensor, "n e *grid"]]:
+        """Encode `n` sets of prompts, each for one mask to be predicted.
+
+        Args:
+            points: coordinates (n, points, ndim) and labels (n, points).
+            boxes: one box per set, minimum corner then maximum corner: (n, 2 * ndim).
+            masks: logits of an earlier low-resolution prediction, (n, 1, *low_res); a batch of one
+                serves all sets.
+            image_size: size of the model's input if it is not the configured one.
+
+        Returns:
+            sparse: (n, tokens, embed_dim): the points, one padding token if there are points and
+                no boxes, two corners per box; no tokens without points and boxes.
+            dense: (n, embed_dim, *grid).
+
+        Raises:
+            PromptError: if a shape or label is not one of these, or boxes are not supported.
+        """
+        size = tuple(image_size or self.image_size)
+        grid = tuple(s // p for s, p in zip(size, self.patch_size, strict=True))
+        n = self._check(points, boxes, masks, grid)
+        tokens = [self.no_mask_embed.weight.new_zeros(n, 0, self.embed_dim)]
+        if points is not None:
+            tokens.append(self._embed_points(*points, size))
+            if boxes is None:
+                tokens.append(self.not_a_point_embed.weight.expand(n, 1, -1))
+        if boxes is not None:
+            tokens.append(self._embed_boxes(boxes, size))
+        if masks is not None:
+            dense: Tensor = self.mask_downscaling(masks)
+        else:
+            dense = self.no_mask_embed.weight.reshape(1, -1, *[1] * self.ndim)
+        return torch.cat(tokens, dim=1), dense.expand(n, -1, *grid)
+
+    def get_dense_pe(self, size: Sequence[int] | None = None) -> Float[Tensor, "1 e *grid"]:
+        """The position code of every cell of the token grid of an image of `size` (default: own)."""
+        size = size or self.image_size
+        grid = [s // p for s, p in zip(size, self.patch_size, strict=True)]
+        device = self.no_mask_embed.weight.device
+        axes = [(torch.arange(n, device=device) + 0.5) / n for n in grid]
+        cells = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
+        order = list(range(self.ndim))
+        if self.ndim == 2 or self.quirks.dense_pe_axes:
+            order[:2] = [1, 0]  # 2D: (x, y); 3D: see Quirks.dense_pe_axes
+        code: Tensor = self.pe_layer(cells[..., order])
+        return code.movedim(-1, 0)[None]
+
+    def _embed_points(
+        self, coords: Num[Tensor, "n p d"], labels: Num[Tensor, "n p"], size: Sequence[int]
+    ) -> Float[Tensor, "n p e"]:
+        negative, positive = self._point_embedding(0), self._point_embedding(1)
+        code = self._encode(coords, size)
+        label = labels[..., None]
+        code = code + torch.where(label == 1, positive, negative)
+        return torch.where(label == -1, self.not_a_point_embed.weight, code)
+
+    def _embed_boxes(self, boxes: Tensor, size: Sequence[int]) -> Float[Tensor, "n 2 e"]:
+        code = self._encode(boxes.reshape(-1, 2, self.ndim), size)
+        return code + torch.cat([self._point_embedding(2), self._point_embedding(3)])
+
+    def _point_embedding(self, index: int) -> Float[Tensor, "1 e"]:
+        weight: Tensor = self.point_embeddings[index].weight  # type: ignore[assignment]
+        return weight
+
+    def _encode(self, coords: Tensor, size: Sequence[int]) -> Tensor:
+        """Position codes of pixel centres, in the type of the weights."""
+        extent = tuple(reversed(size)) if self.ndim == 2 else tuple(size)
+        scale = torch.tensor(extent, dtype=torch.float32, device=coords.device)
+        code: Tensor = self.pe_layer((coords.float() + 0.5) / scale)
+        return code
+
+    def _check(
+        self,
+        points: PointPrompts | None,
+        boxes: Tensor | None,
+        masks: Tensor | None,
+        grid: Sequence[int],
+    ) -> int:
+        """Look at every prompt that was given; return the number of sets."""
+        counts = {}
+        if points is not None:
+            _check_points(*points, self.ndim)
+            counts["points"] = len(points[0])
+        if boxes is not None:
+            self._check_boxes(boxes)
+            counts["boxes"] = len(boxes)
+        if masks is not None:
+            self._check_masks(masks, grid)
+            if len(masks) > 1 or not counts:
+                counts["masks"] = len(masks)
+        if len(set(counts.values())) > 1:
+            given = ", ".join(f"{n} {name}" for name, n in counts.items())
+            raise PromptError(f"each set needs one prompt of every kind that is given, not {given}")
+        return next(iter(counts.values()), 1)
+
+    def _check_boxes(self, boxes: Tensor) -> None:
+        if len(self.point_embeddings) < 4:
+            raise PromptError(
+                "this model has no embeddings for box corners. Use points, or weights "
+                "with 4 point embeddings and num_point_embeddings=4"
+            )
+        if boxes.ndim < 2 or boxes[0:1].numel() != min(1, len(boxes)) * 2 * self.ndim:
+            raise PromptError(
+                f"boxes have shape {tuple(boxes.shape)}; expected (n, {2 * self.ndim}): for each set "
+                f"of prompts one box, minimum corner then maximum corner"
+            )
+
+    def _check_masks(self, masks: Tensor, grid: Sequence[int]) -> None:
+        low_res = tuple(n * s * s for n, s in zip(grid, self.mask_strides, strict=True))
+        if tuple(masks.shape[1:]) != (1, *low_res):
+            raise PromptError(
+                f"mask prompts have shape {tuple(masks.shape)}; expected (n, 1, "
+                f"{', '.join(map(str, low_res))}). Give the low-resolution logits of an earlier "
+                f"prediction, or resize the mask to that size"
+            )
+
+
+class FourierPositions(nn.Module):
+    """Sine and cosine of random projections of a position; 2 or 3 parts (sine, cosine, sine)."""
+
+    positional_encoding_gaussian_matrix: Tensor
+
+    def __init__(self, ndim: int, features: int, channels: int) -> None:
+        super().__init__()
+        self.parts = channels // features
+        self.register_buffer("positional_encoding_gaussian_matrix", torch.randn(ndim, features))
+
+    def forward(self, coords: Float[Tensor, "*n d"]) -> Float[Tensor, "*n e"]:
+        """Encode coordinates in [0, 1], computed in float32 whatever the precision around."""
+        matrix = self.positional_encoding_gaussian_matrix
+        with torch.autocast(coords.device.type, enabled=False):
+            angle = 2 * math.pi * ((2 * coords.float() - 1) @ matrix.float())
+            sine = angle.sin()
+            code = torch.cat([sine, angle.cos(), sine][: self.parts], dim=-1)
+        return code.to(matrix.dtype)
+
+
+def _check_points(coords: Tensor, labels: Tensor, ndim: int) -> None:
+    if coords.ndim != 3 or coords.shape[-1] != ndim:
+        order = "(x, y)" if ndim == 2 else "array order"
+        raise PromptError(
+            f"point coordinates have shape {tuple(coords.shape)}; expected (n, points, {ndim}), {order}"
+        )
+    if labels.shape != coords.shape[:2]:
+        raise PromptError(
+            f"point labels have shape {tuple(labels.shape)}; expected one per point: "
+            f"{tuple(coords.shape[:2])}"
+        )
+    known = (labels == 1) | (labels == 0) | (labels == -1)
+    if not bool(known.all()):
+        bad = sorted({float(v) for v in labels[~known]})
+        raise PromptError(
+            f"point labels {bad} are not known; use 1 (positive), 0 (negative) or -1 (no point)"
+        )

@@ -1,0 +1,31 @@
+"""Build a model by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from samaritan.models.config import Quirks, SamConfig, get_config
+from samaritan.models.sam import Sam
+
+
+def create_model(
+    name_or_config: str | SamConfig, *, quirks: Quirks | None = None, **overrides: Any
+) -> Sam:
+    """A new model with random weights, in eval mode.
+
+    Args:
+        name_or_config: one of `model_names()`, or a configuration.
+        quirks: historic mistakes to reproduce; `load_weights` sets those that its weights need.
+        **overrides: fields of `SamConfig` that differ, such as `image_size=512`.
+
+    Raises:
+        ConfigError: if the name or a field is not known, or the fields do not fit together.
+
+    >>> create_model("sam_tiny", image_size=(64, 96)).embedding_size
+    (4, 6)
+    """
+    config = get_config(name_or_config) if isinstance(name_or_config, str) else name_or_config
+    values = {**config.to_dict(), **overrides}
+    if quirks is not None:
+        values["quirks"] = quirks
+    return Sam(SamConfig.from_dict(values)).eval()
