@@ -61,16 +61,16 @@ class Frame:
         tensor: "1 c *size", normalised.
         grid: the grid of the input's voxels; in 2D one voxel thick along its third axis.
         n_axes: 2 or 3: how many axes the model sees.
+        statistics: the intensities that it was normalised with, to make its neighbours alike.
     """
 
     tensor: Float[Tensor, "1 c *size"]
     grid: Grid
     n_axes: int
+    statistics: Mapping[str, float] = field(default_factory=dict)
 
-    def mask_volume(self, values: Float[Tensor, "*low"]) -> Volume:
-        """Lay a model output of any resolution over the frame's field of view, without a copy."""
-        array = values.detach().cpu().numpy().reshape(*values.shape, *[1] * (3 - self.n_axes))
-        return Volume(array, self.grid.resize(array.shape))
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "statistics", dict(self.statistics))
 
 
 class Preprocess(ABC):
@@ -181,7 +181,7 @@ class SlicePreprocess(Preprocess):
         tensor = torch.zeros(1, self.channels, *self.size)
         tensor[0, :, :rows, :columns] = ((values - mean) / std).permute(2, 0, 1)
         content = shown.grid.resize((rows, columns, 1))
-        return Frame(tensor, content.window((0, 0, 0), (*self.size, 1)), 2)
+        return Frame(tensor, content.window((0, 0, 0), (*self.size, 1)), 2, statistics)
 
     def content_size(self, grid: Grid) -> tuple[int, int]:
         """Rows and columns of the input that the slice fills; the rest is padding."""
@@ -272,7 +272,7 @@ class WindowPreprocess(Preprocess):
         values, grid = self.window_values(volume, key)
         measured = statistics or self.window_statistics(values)
         tensor = (values - measured["mean"]) / measured["std"]
-        return Frame(tensor[None, None], grid, 3)
+        return Frame(tensor[None, None], grid, 3, measured)
 
 
 def default_preprocess(n_axes: int, size: tuple[int, ...], channels: int) -> Preprocess:

@@ -1,0 +1,173 @@
+"""The events of a session: what a person did, in order. Plain values that travel as JSON."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from samaritan.errors import PromptError
+
+Index = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Click:
+    """A point at `index` (array order) that belongs to the object, or does not."""
+
+    kind: ClassVar[str] = "click"
+    index: Index
+    positive: bool = True
+    object: str = "object"
+
+
+@dataclass(frozen=True)
+class Box:
+    """A half-open box around the object, from voxel `start` up to before voxel `stop`."""
+
+    kind: ClassVar[str] = "box"
+    start: Index
+    stop: Index
+    object: str = "object"
+
+
+@dataclass(frozen=True)
+class StartFrom:
+    """A mask that the object starts from; it stands as it is until the next click or box.
+
+    Attributes:
+        runs: lengths of runs of voxels outside and inside by turns, first outside, in C order.
+        shape: shape of the image.
+    """
+
+    kind: ClassVar[str] = "start_from"
+    runs: tuple[int, ...]
+    shape: tuple[int, int, int]
+    object: str = "object"
+
+    @classmethod
+    def from_mask(cls, mask: npt.NDArray[np.bool_], object: str) -> StartFrom:
+        """Encode a boolean array."""
+        flat = mask.reshape(-1)
+        edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
+        ends = np.concatenate([[0], edges, [flat.size]])
+        runs = np.diff(ends).tolist()
+        shape = (mask.shape[0], mask.shape[1], mask.shape[2])
+        return cls(tuple([0, *runs] if flat[0] else runs), shape, object)
+
+    def to_mask(self) -> npt.NDArray[np.bool_]:
+        """Decode to a boolean array of `shape`."""
+        values = np.arange(len(self.runs)) % 2 == 1
+        return np.repeat(values, self.runs).reshape(self.shape)
+
+
+@dataclass(frozen=True)
+class Refine:
+    """Ask the model to redraw the object from its present mask alone."""
+
+    kind: ClassVar[str] = "refine"
+    object: str = "object"
+
+
+@dataclass(frozen=True)
+class Undo:
+    """Take back the last event that was not taken back yet."""
+
+    kind: ClassVar[str] = "undo"
+
+
+@dataclass(frozen=True)
+class Redo:
+    """Bring back what was last taken back."""
+
+    kind: ClassVar[str] = "redo"
+
+
+@dataclass(frozen=True)
+class Reset:
+    """Begin anew; can be taken back."""
+
+    kind: ClassVar[str] = "reset"
+
+
+Prompt = Click | Box | StartFrom | Refine
+Event = Prompt | Undo | Redo | Reset
+
+_KINDS: dict[str, type[Event]] = {
+    c.kind: c for c in (Click, Box, StartFrom, Refine, Undo, Redo, Reset)
+}
+
+
+def in_force(log: Iterable[Event]) -> tuple[Prompt, ...]:
+    """Work out which prompts are in force after a log.
+
+    Raises:
+        PromptError: if the log takes back, or brings back, what is not there.
+    """
+    done: list[Prompt | Reset] = []
+    undone: list[Prompt | Reset] = []
+    for event in log:
+        if isinstance(event, Undo):
+            if not done:
+                raise PromptError("there is nothing to undo")
+            undone.append(done.pop())
+        elif isinstance(event, Redo):
+            if not undone:
+                raise PromptError("there is nothing to redo: redo follows an undo")
+            done.append(undone.pop())
+        else:
+            done.append(event)
+            undone.clear()
+    kept = itertools.takewhile(lambda event: not isinstance(event, Reset), reversed(done))
+    return tuple(event for event in kept if not isinstance(event, Reset))[::-1]
+
+
+def to_json(event: Event) -> dict[str, Any]:
+    """Describe an event in JSON types."""
+    return {"event": event.kind, **asdict(event)}
+
+
+def from_json(values: Mapping[str, Any]) -> Event:
+    """Make the event that `to_json` described.
+
+    Raises:
+        PromptError: if the event or one of its fields is not known, or of the wrong type.
+    """
+    kind = _KINDS.get(str(values.get("event")))
+    if kind is None:
+        raise PromptError(
+            f"event {values.get('event')!r} is not known; expected one of {sorted(_KINDS)}"
+        )
+    known = {f.name for f in fields(kind)}
+    rest = {k: v for k, v in values.items() if k != "event"}
+    if set(rest) - known:
+        raise PromptError(f"event {kind.kind!r} has unknown fields {sorted(set(rest) - known)}")
+    try:
+        return kind(**{name: _typed(name, value) for name, value in rest.items()})
+    except (TypeError, ValueError) as error:
+        raise PromptError(
+            f"event {kind.kind!r} cannot be read from {dict(rest)}: {error}"
+        ) from error
+
+
+def _typed(name: str, value: Any) -> Any:
+    """Check one field and bring it to its type."""
+    if name in ("index", "start", "stop"):
+        index = tuple(float(v) for v in value)
+        if len(index) != 3 or not np.isfinite(index).all():
+            raise ValueError(f"{name} needs three finite numbers")
+        return index
+    if name in ("runs", "shape"):
+        numbers = tuple(int(v) for v in value)
+        if min(numbers, default=0) < 0:
+            raise ValueError(f"{name} must not be negative")
+        return numbers
+    if name == "positive" and not isinstance(value, bool):
+        raise TypeError("positive must be true or false")
+    if name == "object" and not (isinstance(value, str) and value):
+        raise TypeError("object must be a name")
+    return value

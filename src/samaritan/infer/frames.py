@@ -1,0 +1,125 @@
+"""What is known of one object in one frame, and the model's answer to it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from samaritan.geometry import FloatArray, Grid
+from samaritan.volume import Volume
+
+if TYPE_CHECKING:
+    from samaritan.infer.predictor import Embedded, OpenImage
+
+Key = tuple[int, ...]
+
+PRIOR_LOGIT = 6.0
+"""A mask drawn by a person counts as logits of at most this size: a probability of 0.9975."""
+
+
+@dataclass(frozen=True, eq=False)
+class FrameState:
+    """One object in one frame. Prompts are in array indices of the image."""
+
+    points: FloatArray = field(default_factory=lambda: np.zeros((0, 3)))
+    labels: tuple[int, ...] = ()
+    box: tuple[FloatArray, FloatArray] | None = None
+    """Start and stop, half-open."""
+    logits: Float[Tensor, "*low"] | None = None
+    """The present low-resolution mask."""
+    quality: float | None = None
+    """The model's own estimate of its intersection over union."""
+    statistics: Mapping[str, float] | None = None
+    """Intensities to normalise the frame with; None: its own."""
+
+    def with_click(self, index: FloatArray, positive: bool) -> FrameState:
+        """Add a click."""
+        points = np.concatenate([self.points, np.reshape(index, (1, 3))])
+        return replace(self, points=points, labels=(*self.labels, int(positive)))
+
+
+def answer(image: OpenImage, key: Key, state: FrameState, *, mask_only: bool = False) -> FrameState:
+    """Ask the model for the mask of the object, given its prompts and its present mask."""
+    embedded = image.embedded(key, state.statistics)
+    predictor, policy = image.predictor, image.predictor.preprocess.prompting
+    shown = 0 if mask_only else len(state.points) if policy.clicks == "all" else 1
+    points = None
+    if shown and len(state.points):
+        coords = embedded.to_frame(state.points[-shown:], image.volume.grid)
+        points = (coords[None], torch.tensor(state.labels[-shown:])[None])
+    boxes = None
+    if state.box is not None and not mask_only:
+        boxes = box_coordinates(embedded, *state.box, image.volume.grid)
+    lone = state.logits is None and boxes is None and len(state.points) == 1
+    low_res, quality = predictor.decode(
+        embedded,
+        points=points,
+        boxes=boxes,
+        masks=_mask_prompt(image, state.logits),
+        multimask=lone and policy.multimask == "first",
+    )
+    best = int(quality[0].argmax())
+    return replace(
+        state,
+        logits=low_res[0, best],
+        quality=float(quality[0, best]),
+        statistics=embedded.statistics,
+    )
+
+
+def _mask_prompt(image: OpenImage, logits: Tensor | None) -> Tensor | None:
+    """Give the present mask in the values that the weights expect."""
+    policy = image.predictor.preprocess.prompting
+    if logits is None:
+        if policy.first_mask == "none":
+            return None
+        return torch.zeros(1, 1, *image.predictor.low_res_size)
+    return (logits.sigmoid() if policy.mask_values == "probabilities" else logits)[None, None]
+
+
+def box_coordinates(embedded: Embedded, start: FloatArray, stop: FloatArray, grid: Grid) -> Tensor:
+    """Take a half-open box on the image to the model's corners "1 2*axes", at centres of outermost voxels."""
+    ends = np.stack([start, stop]) - 0.5
+    corners = np.array([[ends[a, 0], ends[b, 1], ends[c, 2]] for a, b, c in np.ndindex(2, 2, 2)])
+    moved = embedded.to_frame(corners, grid)
+    low, high = moved.amin(dim=0) + 0.5, moved.amax(dim=0) - 0.5
+    size = embedded.grid.shape[: embedded.n_axes]
+    last = torch.tensor(size[::-1] if embedded.n_axes == 2 else size, dtype=torch.float32) - 1
+    low = torch.minimum(low.clamp(min=0), last)
+    high = torch.maximum(torch.minimum(high, last), low)
+    return torch.cat([low, high])[None]
+
+
+def prior_logits(
+    image: OpenImage, key: Key, mask: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
+) -> Tensor:
+    """Turn a drawn mask on the image's grid into the low-resolution logits of a frame."""
+    embedded = image.embedded(key)
+    drawn = Volume(mask.view(np.uint8), image.volume.grid).to_grid(embedded.grid)
+    values = torch.from_numpy(np.ascontiguousarray(drawn.array, np.float32))
+    low = image.predictor.low_res_size
+    values = values.reshape(embedded.grid.shape[: embedded.n_axes])[None, None]
+    least = 1 / (1 + float(np.exp(PRIOR_LOGIT)))
+    pooled = reduce(values[0, 0], low).clamp(least, 1 - least)
+    return torch.logit(pooled)
+
+
+def upsample(logits: Float[Tensor, "*low"], size: tuple[int, ...]) -> Float[Tensor, "*size"]:
+    """Bring low-resolution logits to the size of the model's input, as in training (linear)."""
+    mode = "bilinear" if logits.ndim == 2 else "trilinear"
+    return F.interpolate(logits[None, None], size=size, mode=mode, align_corners=False)[0, 0]
+
+
+def reduce(values: Float[Tensor, "*size"], low: tuple[int, ...]) -> Float[Tensor, "*low"]:
+    """Average values of the model's input size down to the size of its masks."""
+    pool: Callable[..., Tensor] = (
+        F.adaptive_avg_pool2d if values.ndim == 2 else F.adaptive_avg_pool3d
+    )
+    return pool(values[None, None], low)[0, 0]

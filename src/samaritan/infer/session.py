@@ -1,0 +1,388 @@
+"""A session: an immutable log of what a person did to an image, whose masks follow from it."""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from samaritan.errors import GridMismatch, PromptError
+from samaritan.geometry import Grid
+from samaritan.infer import slices, windows
+from samaritan.infer.events import (
+    Box,
+    Click,
+    Event,
+    Prompt,
+    Redo,
+    Refine,
+    Reset,
+    StartFrom,
+    Undo,
+    from_json,
+    in_force,
+    to_json,
+)
+from samaritan.infer.objects import ObjectState, Patch
+from samaritan.io.files import replacing
+from samaritan.prompts import Boxes, Points
+from samaritan.volume import LabelMap, Volume, smallest_label_dtype
+
+if TYPE_CHECKING:
+    from samaritan.infer.predictor import OpenImage
+
+FORMAT = "samaritan-session/1"
+KEPT_STATES = 64
+
+
+@dataclass(frozen=True, eq=False)
+class Session:
+    """What was done to an image so far. Every call gives a new session and leaves this one as it is.
+
+    A prompt that cannot be used raises at once, so the session that one has goes on unharmed. Masks
+    are worked out when asked for, from (image, log), and kept for the sessions that follow.
+
+    Attributes:
+        image: the image, opened by a predictor.
+        log: every event, undone ones included.
+        max_windows: how many windows of a 3D model an object may grow over.
+
+    Example::
+
+        session = predictor.session(volume).click((40, 120, 88), object="liver").undo()
+        session.mask  # a LabelMap on the grid of the volume
+    """
+
+    image: OpenImage
+    log: tuple[Event, ...] = ()
+    max_windows: int = 32
+    _kept: OrderedDict[tuple[Prompt, ...], ObjectState] = field(
+        default_factory=OrderedDict, repr=False
+    )
+
+    # -- what a person does ----------------------------------------------------------------------
+
+    def click(
+        self,
+        point: Sequence[float],
+        *,
+        positive: bool = True,
+        object: str = "object",
+        mm: bool = False,
+    ) -> Self:
+        """Point at the object, or at what does not belong to it.
+
+        Args:
+            point: array index (i, j, k), two numbers on a flat image, or (x, y, z) in millimetres RAS+.
+            positive: whether the point belongs to the object.
+            object: name of the object; the first prompt with a new name begins a new one.
+            mm: whether `point` is in millimetres.
+
+        Raises:
+            PromptError: if the point lies outside the image.
+        """
+        at, label = _row(point), np.array([int(positive)])
+        points = Points.from_mm(at, label, self.grid) if mm else Points(at, label, self.grid)
+        return self._then(Click(_triple(points.coords[0]), bool(positive), _name(object)))
+
+    def box(
+        self,
+        start: Sequence[float],
+        stop: Sequence[float],
+        *,
+        object: str = "object",
+    ) -> Self:
+        """Draw a half-open box around the object, from voxel `start` up to before voxel `stop`.
+
+        Raises:
+            PromptError: if the box has no size or lies outside, or if the model takes no boxes.
+        """
+        boxes = Boxes(_row(start), _row(stop), self.grid)
+        if not self.image.predictor.takes_boxes:
+            raise PromptError(
+                f"model {self.image.predictor.model.config.name!r} takes no boxes (its weights hold none): "
+                "click inside the object instead, or use a model with box prompts"
+            )
+        return self._then(Box(_triple(boxes.start[0]), _triple(boxes.stop[0]), _name(object)))
+
+    def start_from(
+        self,
+        mask: Volume,
+        *,
+        object: str | None = None,
+    ) -> Self:
+        """Start from a mask or label map, which stands as it is until the next prompt on it.
+
+        Args:
+            mask: on the image's own grid, or resampled to it by nearest neighbour. Each label of a label map
+                becomes an object of its own, unless `object` is given.
+            object: name of the object.
+
+        Raises:
+            PromptError: if nothing of the mask lies on the image.
+        """
+        on_grid = mask.to_grid(self.grid, interpolation="nearest")
+        if isinstance(on_grid, LabelMap) and object is None and len(on_grid.labels()) > 0:
+            session = self
+            for label in on_grid.labels():
+                name = on_grid.names.get(label, f"label {label}")
+                drawn = on_grid.array == label
+                session = session._then(StartFrom.from_mask(drawn, _name(name)))
+            return session
+        drawn = np.asarray(on_grid.array != 0)
+        if not drawn.any():
+            raise PromptError(
+                "the mask to start from is empty on this image: is it of another image?"
+            )
+        return self._then(StartFrom.from_mask(drawn, _name(object or "object")))
+
+    def refine(self, *, object: str = "object") -> Self:
+        """Ask the model to redraw an object from its present mask alone.
+
+        Raises:
+            PromptError: if there is no such object yet.
+        """
+        self._require(object)
+        return self._then(Refine(object))
+
+    def undo(self) -> Self:
+        """Take back the last event.
+
+        Raises:
+            PromptError: if there is none.
+        """
+        return self._then(Undo())
+
+    def redo(self) -> Self:
+        """Bring back what was last taken back.
+
+        Raises:
+            PromptError: if nothing was taken back since the last prompt.
+        """
+        return self._then(Redo())
+
+    def reset(self) -> Self:
+        """Begin anew; `undo` brings everything back."""
+        return self._then(Reset())
+
+    # -- what comes of it ------------------------------------------------------------------------
+
+    @property
+    def grid(self) -> Grid:
+        """The grid of the image and of every mask."""
+        return self.image.volume.grid
+
+    @cached_property
+    def prompts(self) -> tuple[Prompt, ...]:
+        """The prompts in force: neither undone nor reset."""
+        return in_force(self.log)
+
+    @property
+    def objects(self) -> tuple[str, ...]:
+        """Names of the objects, in the order in which they were begun."""
+        return tuple(dict.fromkeys(prompt.object for prompt in self.prompts))
+
+    @cached_property
+    def mask(self) -> LabelMap:
+        """All objects as one label map on the image's grid: object n is label n.
+
+        Where objects overlap the more probable one wins; a mask that one started from yields to predictions.
+        """
+        names = dict(enumerate(self.objects, start=1))
+        array = np.zeros(self.grid.shape, smallest_label_dtype(len(names)))
+        best = np.zeros(self.grid.shape, np.float16) if len(names) > 1 else None
+        for label, name in names.items():
+            _paint(array, best, label, self._state(name), self._patches(name))
+        meta = {"model": self.image.predictor.model.config.name}
+        return LabelMap(array, self.grid, names=names, meta=meta, notes=self.notes)
+
+    def probability(self, object: str = "object") -> Volume:
+        """Give the probability of one object, float32, on the image's grid.
+
+        Raises:
+            PromptError: if there is no such object.
+        """
+        self._require(object)
+        base = self._state(object).base
+        array = np.zeros(self.grid.shape, np.float32) if base is None else base.astype(np.float32)
+        for patch in self._patches(object):
+            _blend_in(array[patch.where], patch)
+        return Volume(array, self.grid)
+
+    def quality(self, object: str = "object") -> float | None:
+        """Give the model's own estimate of its IoU for the newest answer; None before the first.
+
+        Weights that never learned it (SAM-Med3D's) give a number without meaning.
+        """
+        self._require(object)
+        frames = list(self._state(object).frames.values())
+        return frames[-1].quality if frames else None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a person should know about the masks."""
+        return tuple(f"{name}: {note}" for name in self.objects for note in self._state(name).notes)
+
+    # -- keeping it ------------------------------------------------------------------------------
+
+    def to_dict(self) -> dict[str, Any]:
+        """Describe the session in JSON types: the log, and the image's grid to check at replay."""
+        return {
+            "format": FORMAT,
+            "model": self.image.predictor.model.config.name,
+            "shape": list(self.grid.shape),
+            "affine": self.grid.affine.tolist(),
+            "axis": self.image.axis,
+            "events": [to_json(event) for event in self.log],
+        }
+
+    def save(self, path: str | Path) -> None:
+        """Write `to_dict` as a JSON file, whole or not at all."""
+        with replacing(Path(path)) as temporary:
+            temporary.write_text(json.dumps(self.to_dict()), encoding="utf-8")
+
+    def replay(self, saved: Mapping[str, Any] | str | Path) -> Self:
+        """Do again what a saved session did, on this image.
+
+        Raises:
+            PromptError: if the file is not a session.
+            GridMismatch: if it was saved for an image with another grid.
+        """
+        values = _loaded(saved)
+        grid = Grid(tuple(values["shape"]), np.asarray(values["affine"], float), self.grid.unit)
+        hint = "A session can only be replayed on the image that it was made on."
+        self.grid.require_same(grid, what="grids of image and session", hint=hint)
+        session = self
+        for event in map(from_json, values["events"]):
+            session = session._then(session._checked(event))
+        return session
+
+    def _checked(self, event: Event) -> Event:
+        """Check an event that came from outside as if it had been called."""
+        if isinstance(event, Click):
+            Points(_row(event.index), np.array([int(event.positive)]), self.grid)
+        elif isinstance(event, Box):
+            self.box(event.start, event.stop)
+        elif isinstance(event, StartFrom) and (
+            event.shape != self.grid.shape or sum(event.runs) != self.grid.n_voxels
+        ):
+            raise PromptError(
+                f"a mask of shape {event.shape} does not lie on an image of shape {self.grid.shape}"
+            )
+        return event
+
+    # -- inside ----------------------------------------------------------------------------------
+
+    def _then(self, event: Event) -> Self:
+        following = replace(self, log=(*self.log, event))
+        _ = following.prompts  # raises where there is nothing to undo or redo
+        return following
+
+    def _require(self, name: str) -> None:
+        if name not in self.objects:
+            raise PromptError(
+                f"there is no object {name!r} in this session; there are {list(self.objects)}"
+            )
+
+    def _state(self, name: str) -> ObjectState:
+        """Work out an object, from the longest kept beginning of its prompts."""
+        prompts = tuple(prompt for prompt in self.prompts if prompt.object == name)
+        known = next((n for n in range(len(prompts), 0, -1) if prompts[:n] in self._kept), 0)
+        state = self._kept[prompts[:known]] if known else ObjectState()
+        for n in range(known, len(prompts)):
+            state = self._applied(state, prompts[n])
+            self._kept[prompts[: n + 1]] = state
+        while len(self._kept) > KEPT_STATES:
+            self._kept.popitem(last=False)
+        return state
+
+    def _applied(self, state: ObjectState, prompt: Prompt) -> ObjectState:
+        if self.image.predictor.preprocess.n_axes == 2:
+            return slices.apply(self.image, state, prompt)
+        return windows.apply(self.image, state, prompt, max_windows=self.max_windows)
+
+    def _patches(self, name: str) -> list[Patch]:
+        flat = self.image.predictor.preprocess.n_axes == 2
+        find = slices.patches if flat else windows.patches
+        return list(find(self.image, self._state(name)))
+
+
+def _paint(
+    array: npt.NDArray[Any],
+    best: npt.NDArray[np.float16] | None,
+    label: int,
+    state: ObjectState,
+    patches: list[Patch],
+) -> None:
+    """Write one object into the label map where it is more probable than what is there."""
+    if state.base is not None:
+        left = state.base.copy()
+        for patch in patches:
+            left[patch.where] &= ~patch.covered if patch.covered is not None else False
+        free = left if best is None else left & (best == 0)
+        array[free] = label
+        if best is not None:
+            best[free] = 0.5
+    for patch in patches:
+        inside = patch.probability > 0.5
+        if best is not None:
+            inside &= patch.probability.astype(np.float16) > best[patch.where]
+            best[patch.where][inside] = patch.probability[inside]
+        array[patch.where][inside] = label
+
+
+def _blend_in(array: npt.NDArray[np.float32], patch: Patch) -> None:
+    """Replace what a patch covers."""
+    if patch.covered is None:
+        array[...] = patch.probability
+    else:
+        array[patch.covered] = patch.probability[patch.covered]
+
+
+def _loaded(saved: Mapping[str, Any] | str | Path) -> Mapping[str, Any]:
+    """Read a saved session and check that it is one."""
+    if isinstance(saved, Mapping):
+        values: Any = saved
+    else:
+        try:
+            values = json.loads(Path(saved).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise PromptError(f"{saved} cannot be read as a session: {error}") from error
+    known = isinstance(values, Mapping) and values.get("format") == FORMAT
+    if not known or not isinstance(values.get("events"), list):
+        raise PromptError(
+            f"this is not a session of format {FORMAT!r}; save one with session.save(path)"
+        )
+    try:
+        Grid(tuple(values["shape"]), np.asarray(values["affine"], float))
+    except (KeyError, TypeError, ValueError) as error:
+        raise GridMismatch(
+            f"the session does not say which image it belongs to: {error}"
+        ) from error
+    checked: Mapping[str, Any] = values
+    return checked
+
+
+def _triple(values: npt.NDArray[np.float64]) -> tuple[float, float, float]:
+    return float(values[0]), float(values[1]), float(values[2])
+
+
+def _row(values: Sequence[float]) -> npt.NDArray[np.float64]:
+    """Bring one index to (1, n)."""
+    try:
+        return np.asarray(values, np.float64).reshape(1, -1)
+    except (TypeError, ValueError) as error:
+        raise PromptError(f"an index is two or three numbers, got {values!r}") from error
+
+
+def _name(name: str) -> str:
+    if not isinstance(name, str) or not name.strip():
+        raise PromptError(f"an object needs a name, got {name!r}")
+    return name
