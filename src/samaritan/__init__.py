@@ -51,6 +51,7 @@ __all__ = [
     "load_weights",
     "model_names",
     "phantom",
+    "phantom_picture",
     "read",
     "read_labels",
     "save_weights",

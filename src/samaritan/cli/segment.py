@@ -1,0 +1,338 @@
+"""`samaritan segment`: point at something in an image, get its mask on the image's own grid."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from samaritan.cli.console import Report
+    from samaritan.cli.prompt_options import TypedBox, TypedPoint
+    from samaritan.geometry import Grid
+    from samaritan.infer import Predictor, Session
+    from samaritan.volume import LabelMap, Volume
+
+EMPTY_MASK = 3
+"""Exit code: everything went well, but the mask holds no voxel."""
+
+_PROMPTS = "What to segment"
+_IMAGE = "The image"
+_MODEL = "The model"
+_OUTPUT = "Results"
+
+
+def segment(
+    image: Annotated[Path, typer.Argument(help="A file, or a folder with a DICOM series.")],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output", "-o", help="The mask; its suffix says the format.", rich_help_panel=_OUTPUT
+        ),
+    ],
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model",
+            "-m",
+            help="A weight file, or a name from `models list`.",
+            rich_help_panel=_MODEL,
+        ),
+    ],
+    point: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--point", "-p", help="[NAME=]i,j,k[:+|-], again and again.", rich_help_panel=_PROMPTS
+        ),
+    ] = None,
+    box: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--box", "-b", help="[NAME=]i0,j0,k0,i1,j1,k1, half-open.", rich_help_panel=_PROMPTS
+        ),
+    ] = None,
+    mask: Annotated[
+        Path | None,
+        typer.Option("--mask", help="A mask or label map to start from.", rich_help_panel=_PROMPTS),
+    ] = None,
+    everything: Annotated[
+        bool,
+        typer.Option("--everything", help="All that a 2D model finds.", rich_help_panel=_PROMPTS),
+    ] = False,
+    mm: Annotated[
+        bool,
+        typer.Option("--mm", help="Points are millimetres x,y,z (RAS+).", rich_help_panel=_PROMPTS),
+    ] = False,
+    replay: Annotated[
+        Path | None,
+        typer.Option("--session", help="A saved session to begin with.", rich_help_panel=_PROMPTS),
+    ] = None,
+    frame: Annotated[
+        int | None, typer.Option(help="Which frame of a 4D image.", rich_help_panel=_IMAGE)
+    ] = None,
+    series: Annotated[
+        str | None, typer.Option(help="Which series of a DICOM folder.", rich_help_panel=_IMAGE)
+    ] = None,
+    channel: Annotated[
+        str | None, typer.Option(help="Which channel, by number or name.", rich_help_panel=_IMAGE)
+    ] = None,
+    window: Annotated[
+        str | None,
+        typer.Option(help="Intensities shown to the model: low,high.", rich_help_panel=_IMAGE),
+    ] = None,
+    axis: Annotated[
+        int | None,
+        typer.Option(
+            help="Array axis that a 2D model's slices lie across.", rich_help_panel=_IMAGE
+        ),
+    ] = None,
+    index: Annotated[
+        int | None,
+        typer.Option("--slice", help="Slice for --everything.", rich_help_panel=_IMAGE),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, cuda:1, mps.", rich_help_panel=_MODEL)
+    ] = None,
+    precision: Annotated[
+        str, typer.Option(help="auto, float32, bfloat16, float16.", rich_help_panel=_MODEL)
+    ] = "auto",
+    max_windows: Annotated[
+        int, typer.Option(help="How far a 3D object may grow.", rich_help_panel=_MODEL, min=1)
+    ] = 32,
+    random_weights: Annotated[
+        bool,
+        typer.Option(
+            "--random-weights",
+            help="Try the way without weights: the mask means nothing.",
+            rich_help_panel=_MODEL,
+        ),
+    ] = False,
+    picture: Annotated[
+        Path | None,
+        typer.Option(help="A PNG with prompts and contour.", rich_help_panel=_OUTPUT),
+    ] = None,
+    save_session: Annotated[
+        Path | None,
+        typer.Option(help="Keep the prompts as JSON.", rich_help_panel=_OUTPUT),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the summary as JSON.", rich_help_panel=_OUTPUT)
+    ] = False,
+) -> None:
+    """Segment what you point at; the mask lies on the image's own grid.
+
+    Points and boxes are array indices of the file (see `samaritan info`): i,j,k as nibabel gives them;
+    row,column for a picture. Prompts with different names are different objects, and become one label map.
+    """
+    from samaritan.cli.console import bars, warn
+    from samaritan.io import read, write
+
+    wanted = _Wanted.parse(point, box, mask, everything, replay, mm)
+    with bars() as report:
+        report("reading the image", 0, 0)
+        volume = read(image, frame=frame, series=series)
+        volume = volume if channel is None else volume.channel(_channel(channel))
+        for note in volume.notes:
+            warn(note)
+        wanted.check(volume.grid)
+        _check_writable(volume.grid, output)
+        report("loading the model", 0, 0)
+        predictor = _predictor(model, random_weights, device, precision, window)
+        predictor.progress = report
+        if random_weights:
+            warn("the weights are random, so the mask means nothing")
+        session: Session | None = None
+        if everything:
+            labels = _everything(predictor, volume, axis, index, report)
+        else:
+            session = wanted.run(predictor.session(volume, axis=axis, max_windows=max_windows))
+            report("segmenting", 0, 0)
+            labels = session.mask
+        for note in labels.notes:
+            warn(note)
+        report("writing", 0, 0)
+        write(labels, output)
+        if session is not None and save_session is not None:
+            session.save(save_session)
+        if picture is not None:
+            _draw(volume, labels, wanted, picture)
+    summary = _summary(labels, session, output)
+    _print(summary, as_json)
+    if not summary["objects"] or all(o["voxels"] == 0 for o in summary["objects"]):
+        warn("the mask is empty")
+        raise typer.Exit(EMPTY_MASK)
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """The prompts of one call, as typed."""
+
+    points: tuple[TypedPoint, ...]
+    boxes: tuple[TypedBox, ...]
+    mask: Path | None
+    replay: Path | None
+    mm: bool
+
+    @classmethod
+    def parse(
+        cls,
+        points: list[str] | None,
+        boxes: list[str] | None,
+        mask: Path | None,
+        everything: bool,
+        replay: Path | None,
+        mm: bool,
+    ) -> _Wanted:
+        from samaritan.cli.prompt_options import parse_box, parse_point
+
+        prompts = bool(points or boxes or mask or replay)
+        if everything and prompts:
+            raise typer.BadParameter(
+                "--everything needs no prompts: leave out --point, --box, --mask and --session"
+            )
+        if not everything and not prompts:
+            raise typer.BadParameter(
+                "say what to segment: --point, --box, --mask, --session or --everything"
+            )
+        return cls(
+            tuple(parse_point(text) for text in points or ()),
+            tuple(parse_box(text) for text in boxes or ()),
+            mask,
+            replay,
+            mm,
+        )
+
+    def check(self, grid: Grid) -> None:
+        """Refuse what lies outside before anything slow happens."""
+        import numpy as np
+
+        from samaritan.prompts import Boxes, Points
+
+        for point in self.points:
+            at, label = np.array([point.at]), np.array([1])
+            Points.from_mm(at, label, grid) if self.mm else Points(at, label, grid)
+        for box in self.boxes:
+            Boxes(np.array([box.start]), np.array([box.stop]), grid)
+
+    def run(self, session: Session) -> Session:
+        """Give all prompts to a session: saved ones, the mask, boxes, points."""
+        from samaritan.io import read_labels
+
+        if self.replay is not None:
+            session = session.replay(self.replay)
+        if self.mask is not None:
+            drawn = read_labels(self.mask)
+            alone = len(drawn.labels()) == 1
+            names = {p.object for p in (*self.points, *self.boxes)}
+            name = names.pop() if alone and len(names) == 1 else None
+            session = session.start_from(drawn, object=name)
+            if not (self.points or self.boxes):
+                for name in session.objects:
+                    session = session.refine(object=name)
+        for box in self.boxes:
+            session = session.box(box.start, box.stop, object=box.object)
+        for point in self.points:
+            session = session.click(
+                point.at, positive=point.positive, object=point.object, mm=self.mm
+            )
+        return session
+
+
+def _predictor(
+    model: str, random_weights: bool, device: str | None, precision: str, window: str | None
+) -> Predictor:
+    from samaritan.cli.prompt_options import parse_pair
+    from samaritan.infer import Predictor
+    from samaritan.transforms import SlicePreprocess, WindowPreprocess
+
+    if random_weights:
+        import torch
+
+        from samaritan.models import create_model
+
+        torch.manual_seed(0)
+        predictor = Predictor(create_model(model), device=device, precision=precision)  # type: ignore[arg-type]
+    else:
+        predictor = Predictor.from_checkpoint(model, device=device, precision=precision)  # type: ignore[arg-type]
+    if window is not None:
+        pair = parse_pair(window, "window")
+        chain = predictor.preprocess
+        if isinstance(chain, SlicePreprocess):
+            predictor.preprocess = replace(chain, window=pair)
+        elif isinstance(chain, WindowPreprocess):
+            predictor.preprocess = replace(chain, clamp=pair)
+    return predictor
+
+
+def _everything(
+    predictor: Predictor, volume: Volume, axis: int | None, index: int | None, report: Report
+) -> LabelMap:
+    from samaritan.infer.everything import generate_masks, label_map
+
+    records = generate_masks(predictor, volume, axis=axis, index=index, progress=report)
+    return label_map(records, volume.grid)
+
+
+def _check_writable(grid: Grid, output: Path) -> None:
+    """Refuse an output that cannot be written before anything slow happens."""
+    from samaritan.io import check_writable
+
+    check_writable(output, grid)
+
+
+def _channel(text: str) -> int | str:
+    return int(text) if text.isdigit() else text
+
+
+def _draw(volume: Volume, labels: LabelMap, wanted: _Wanted, path: Path) -> None:
+    import numpy as np
+
+    from samaritan.pictures import draw, save_picture
+    from samaritan.prompts import Boxes, Points
+
+    points = boxes = None
+    if wanted.points:
+        at = np.array([p.at for p in wanted.points])
+        signs = np.array([int(p.positive) for p in wanted.points])
+        points = (
+            Points.from_mm(at, signs, volume.grid) if wanted.mm else Points(at, signs, volume.grid)
+        )
+    if wanted.boxes:
+        starts = np.array([b.start for b in wanted.boxes])
+        boxes = Boxes(starts, np.array([b.stop for b in wanted.boxes]), volume.grid)
+    save_picture(draw(volume, mask=labels, points=points, boxes=boxes), path)
+
+
+def _summary(labels: LabelMap, session: Session | None, output: Path) -> dict[str, Any]:
+    import numpy as np
+
+    counts = np.bincount(labels.array.reshape(-1)) if labels.array.size else np.zeros(1, int)
+    objects = []
+    for value in sorted(set(labels.names) | set(np.flatnonzero(counts).tolist()) - {0}):
+        voxels = int(counts[value]) if value < len(counts) else 0
+        row: dict[str, Any] = {
+            "label": int(value),
+            "name": labels.names.get(value, f"label {value}"),
+            "voxels": voxels,
+        }
+        if labels.grid.unit == "mm":
+            row["volume_ml"] = round(voxels * labels.grid.voxel_volume_mm3 / 1000, 4)
+        if session is not None:
+            row["model_quality"] = session.quality(row["name"])
+        objects.append(row)
+    return {"mask": str(output), "objects": objects, "notes": list(labels.notes)}
+
+
+def _print(summary: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps(summary))
+        return
+    for row in summary["objects"][:20]:
+        size = f", {row['volume_ml']:g} ml" if "volume_ml" in row else ""
+        typer.echo(f"{row['label']} {row['name']}: {row['voxels']} voxels{size}")
+    if len(summary["objects"]) > 20:
+        typer.echo(f"... and {len(summary['objects']) - 20} more")
+    typer.echo(f"written: {summary['mask']}")
