@@ -18,7 +18,7 @@ from samaritan.models.positions import AXIS_NAMES, interpolate_table, relative_r
 _BIAS_ELEMENTS = {"cpu": 2**21}
 _BIAS_ELEMENTS_ELSEWHERE = 2**26
 
-Tables = list[Float[Tensor, "length c"]]
+Tables = list[Float[Tensor, "_ c"]]
 
 
 class Attention(nn.Module):

@@ -53,7 +53,7 @@ class MaskDecoder(nn.Module):
         sparse_prompt_embeddings: Float[Tensor, "n t _"],
         dense_prompt_embeddings: Float[Tensor, "m _ ..."],
         multimask_output: bool = False,
-    ) -> tuple[Float[Tensor, "n c *low_res"], Float[Tensor, "n c"]]:
+    ) -> tuple[Float[Tensor, "sets c *low_res"], Float[Tensor, "sets c"]]:
         """Mask logits and predicted IoU of each set of prompts.
 
         With b images, the n sets are image-major: the first n / b belong to the first image. One

@@ -1,0 +1,96 @@
+import pytest
+import torch
+from torch import nn
+
+from samaritan.errors import ConfigError, PromptError
+
+
+@pytest.fixture
+def decode(build, randn):
+    """Call the decoder of one model with b images and n sets of prompts."""
+    decoder = build("sam_tiny").mask_decoder
+
+    def call(image, sparse, dense, **options):
+        return decoder(
+            image_embeddings=image,
+            image_pe=call.pe,
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+            **options,
+        )
+
+    call.decoder, call.pe = decoder, randn(1, 32, 4, 4)
+    return call
+
+
+def close(a, b):
+    for x, y in zip(a, b, strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-4, atol=1e-5)
+
+
+def test_single_mask_is_the_default(decode, randn, no_grad):
+    embeddings = randn(1, 32, 4, 4), randn(1, 2, 32), randn(1, 32, 4, 4)
+    masks, iou = decode(*embeddings)
+    assert masks.shape == (1, 1, 16, 16)
+    assert iou.shape == (1, 1)
+    masks, iou = decode(*embeddings, multimask_output=True)
+    assert masks.shape == (1, 3, 16, 16)
+    assert iou.shape == (1, 3)
+
+
+def test_many_prompts_on_one_image_equal_one_at_a_time(decode, randn, no_grad):
+    image, sparse, dense = randn(1, 32, 4, 4), randn(5, 2, 32), randn(5, 32, 4, 4)
+    singles = [decode(image, s[None], d[None]) for s, d in zip(sparse, dense, strict=True)]
+    close(decode(image, sparse, dense), map(torch.cat, zip(*singles, strict=True)))
+
+
+def test_prompts_of_many_images_are_image_major(decode, randn, no_grad):
+    images, sparse, dense = randn(2, 32, 4, 4), randn(6, 2, 32), randn(6, 32, 4, 4)
+    halves = [
+        decode(images[i : i + 1], sparse[p], dense[p])
+        for i, p in enumerate((slice(3), slice(3, 6)))
+    ]
+    close(decode(images, sparse, dense), map(torch.cat, zip(*halves, strict=True)))
+
+
+def test_one_set_of_prompts_serves_all_images(decode, randn, no_grad):
+    images, sparse, dense = randn(3, 32, 4, 4), randn(1, 0, 32), randn(1, 32, 4, 4)
+    singles = [decode(image[None], sparse, dense) for image in images]
+    close(decode(images, sparse, dense), map(torch.cat, zip(*singles, strict=True)))
+
+
+def test_fuse_adds_and_can_be_replaced(decode, randn, no_grad):
+    image, sparse, dense = randn(1, 32, 4, 4), randn(2, 2, 32), randn(2, 32, 4, 4)
+    added = decode(image, sparse, dense)
+    assert not list(decode.decoder.fuse.parameters())
+
+    class Ignore(nn.Module):
+        def forward(self, image, dense):
+            assert image.shape == dense.shape == (2, 32, 4, 4)
+            return image
+
+    decode.decoder.fuse = Ignore()
+    ignored = decode(image, sparse, dense)
+    assert (added[0] - ignored[0]).abs().max() > 1e-3
+    close(ignored, decode(image, sparse, torch.zeros_like(dense)))
+
+
+def test_image_tokens_are_not_copied_before_they_differ(decode, randn, no_grad):
+    seen = []
+    decode.decoder.fuse.register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    decode(randn(1, 32, 4, 4), randn(7, 2, 32), randn(7, 32, 4, 4))
+    assert seen[0].stride(0) == 0
+
+
+def test_prompts_must_be_shared_out_evenly(decode, randn):
+    with pytest.raises(PromptError, match="3 sets of prompts cannot be shared out among 2 images"):
+        decode(randn(2, 32, 4, 4), randn(3, 2, 32), randn(3, 32, 4, 4))
+    with pytest.raises(PromptError, match="3 sparse and 2 dense"):
+        decode(randn(1, 32, 4, 4), randn(3, 2, 32), randn(2, 32, 4, 4))
+
+
+def test_embeddings_must_share_grid_and_channels(decode, randn):
+    with pytest.raises(ConfigError, match=r"dense_prompt_embeddings \(1, 32, 4, 5\)"):
+        decode(randn(1, 32, 4, 4), randn(1, 2, 32), randn(1, 32, 4, 5))
+    with pytest.raises(ConfigError, match=r"sparse_prompt_embeddings \(1, 2, 48\)"):
+        decode(randn(1, 32, 4, 4), randn(1, 2, 48), randn(1, 32, 4, 4))
