@@ -79,9 +79,12 @@ class Grid:
             spacing_mm: voxel side along each array axis.
             orientation: where each array axis points, one letter of RL, AP, SI for each axis.
             origin_mm: position of voxel (0, 0, 0).
+
+        Raises:
+            GeometryError: if the spacing is not three positive numbers.
         """
         affine = np.eye(4)
-        affine[:3, :3] = orientation_matrix(orientation) * np.asarray(spacing_mm, float)
+        affine[:3, :3] = orientation_matrix(orientation) * _checked_spacing(spacing_mm)
         affine[:3, 3] = origin_mm
         return cls(tuple(shape), affine)  # type: ignore[arg-type]
 
@@ -169,10 +172,13 @@ class Grid:
         return hash((self.shape, self.unit, self.affine.tobytes()))
 
     def same_as(self, other: Grid, *, voxels: float = SAME_GRID_VOXELS) -> bool:
-        """Tell whether both grids have one shape and no corner differs by more than `voxels` of a voxel."""
+        """Tell whether both grids have one shape and no corner differs by more than `voxels` of a voxel.
+
+        Outer corners are compared, so the thickness of a single slice counts.
+        """
         if self.shape != other.shape:
             return False
-        corners = self.corners()
+        corners = np.indices((2, 2, 2)).reshape(3, 8).T * np.asarray(self.shape) - 0.5
         distance = np.linalg.norm(self.index_to_mm(corners) - other.index_to_mm(corners), axis=1)
         return bool(distance.max() <= voxels * min(self.spacing_mm))
 
@@ -221,7 +227,7 @@ class Grid:
     def flip(self, axes: Iterable[int]) -> Grid:
         """Reverse array axes; the voxels stay where they are in the patient."""
         steps, start = np.eye(4), np.zeros(3)
-        for axis in axes:
+        for axis in checked_axes(axes):
             steps[axis, axis] = -1
             start[axis] = self.shape[axis] - 1
         steps[:3, 3] = start
@@ -243,8 +249,8 @@ class Grid:
         wanted = orientation_matrix(orientation)
         world = self._world_axes()
         order = tuple(world.index(int(np.argmax(np.abs(wanted[:, axis])))) for axis in range(3))
-        permuted = self.permute(order).orientation
-        flips = tuple(axis for axis in range(3) if permuted[axis] != orientation[axis])
+        signs = wanted.sum(axis=0) * [self.direction[world[axis], axis] for axis in order]
+        flips = tuple(axis for axis in range(3) if signs[axis] < 0)
         return order, flips  # type: ignore[return-value]
 
     def reorient(self, orientation: str) -> Grid:
@@ -257,11 +263,7 @@ class Grid:
 
         The outer faces of voxel 0 stay where they are; the far faces move by less than half a new voxel.
         """
-        new = np.broadcast_to(np.asarray(spacing_mm, float), 3)
-        if not (np.isfinite(new).all() and (new > 0).all()):
-            raise GeometryError(
-                f"spacing must be positive and finite, got {tuple(new.tolist())} mm"
-            )
+        new = _checked_spacing(spacing_mm)
         old = np.asarray(self.spacing_mm)
         shape = np.maximum(np.rint(np.asarray(self.shape) * old / new), 1).astype(int)
         return self._divided(tuple(shape.tolist()), new / old)
@@ -302,15 +304,32 @@ def orientation_matrix(orientation: str) -> FloatArray:
     return matrix
 
 
+def checked_axes(axes: Iterable[int]) -> tuple[int, ...]:
+    """Name array axes as 0, 1 and 2, each once; -1 is the last.
+
+    Raises:
+        GeometryError: if one is not an axis of a grid.
+    """
+    named = tuple(axes)
+    if any(not -3 <= axis < 3 for axis in named):
+        raise GeometryError(f"a grid has axes 0, 1 and 2, got {named}")
+    return tuple(sorted({axis % 3 for axis in named}))
+
+
+def _checked_spacing(spacing_mm: float | Sequence[float]) -> FloatArray:
+    spacing = np.asarray(spacing_mm, float)
+    if spacing.shape not in ((), (3,)) or not (np.isfinite(spacing) & (spacing > 0)).all():
+        raise GeometryError(
+            f"spacing must be three positive numbers in mm, got {np.asarray(spacing_mm).tolist()}"
+        )
+    return np.broadcast_to(spacing, 3)
+
+
 def _checked_shape(shape: Sequence[int]) -> Triple:
-    values = tuple(int(n) for n in shape)
-    if (
-        len(values) != 3
-        or min(values) < 1
-        or any(a != b for a, b in zip(values, shape, strict=True))
-    ):
+    values = np.asarray(shape, float)
+    if values.shape != (3,) or not (np.isfinite(values) & (values >= 1) & (values % 1 == 0)).all():
         raise GeometryError(f"a grid has three axes of at least one voxel each, got shape {shape}")
-    return values
+    return tuple(int(n) for n in shape)  # type: ignore[return-value]
 
 
 def _checked_affine(affine: npt.ArrayLike) -> FloatArray:
@@ -320,6 +339,7 @@ def _checked_affine(affine: npt.ArrayLike) -> FloatArray:
     if not np.allclose(matrix[3], (0, 0, 0, 1), atol=1e-6):
         raise GeometryError(f"the last row of an affine is (0, 0, 0, 1), got {matrix[3].tolist()}")
     matrix[3] = (0, 0, 0, 1)
+    matrix += 0.0  # turns -0.0 into 0.0, so that equal grids have equal hashes
     sides = np.linalg.norm(matrix[:3, :3], axis=0)
     if (sides == 0).any() or abs(np.linalg.det(matrix[:3, :3] / sides)) < 1e-4:
         raise GeometryError(

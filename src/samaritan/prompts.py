@@ -17,6 +17,9 @@ from samaritan.errors import PromptError
 from samaritan.geometry import FloatArray, Grid
 from samaritan.volume import Volume
 
+FACE_TOLERANCE = 1e-6
+"""A point moved from another grid may lie this part of a voxel beyond the outer faces."""
+
 
 @dataclass(frozen=True, eq=False)
 class Points:
@@ -38,7 +41,7 @@ class Points:
 
     def __post_init__(self) -> None:
         coords = complete(self.coords, self.grid, "a point")
-        labels = np.atleast_1d(np.asarray(self.labels)).astype(np.int64)
+        labels = np.atleast_1d(np.asarray(self.labels))
         if labels.shape != (len(coords),) or not np.isin(labels, (0, 1)).all():
             raise PromptError(
                 f"{len(coords)} points need as many labels of 1 or 0, got {labels.tolist()}"
@@ -49,16 +52,17 @@ class Points:
                 f"{tuple(n - 1 for n in self.grid.shape)} in array order"
             )
         object.__setattr__(self, "coords", coords)
-        object.__setattr__(self, "labels", labels)
+        object.__setattr__(self, "labels", labels.astype(np.int64))
 
     @classmethod
     def from_mm(cls, mm: npt.ArrayLike, labels: npt.ArrayLike, grid: Grid) -> Self:
         """Make points from millimetres (n, 3), RAS+."""
-        return cls(grid.mm_to_index(np.atleast_2d(np.asarray(mm, float))), labels, grid)  # type: ignore[arg-type]
+        coords = grid.mm_to_index(np.atleast_2d(np.asarray(mm, float)))
+        return cls(_off_the_faces(coords, grid), labels, grid)  # type: ignore[arg-type]
 
     def to_grid(self, grid: Grid) -> Self:
         """Move to another grid through millimetres."""
-        return type(self)(grid.mm_to_index(self.grid.index_to_mm(self.coords)), self.labels, grid)
+        return type(self).from_mm(self.grid.index_to_mm(self.coords), self.labels, grid)
 
     def __len__(self) -> int:
         return len(self.coords)
@@ -167,6 +171,13 @@ def complete(
     if not np.isfinite(array).all():
         raise PromptError(f"{what} must have finite indices, got {np.asarray(values).tolist()}")
     return array
+
+
+def _off_the_faces(coords: FloatArray, grid: Grid) -> FloatArray:
+    """Pull points that rounding put on or beyond an outer face back into the outermost voxel."""
+    far = np.asarray(grid.shape) - 0.5 - FACE_TOLERANCE
+    inside = np.clip(coords, -0.5, far)
+    return np.where(np.abs(inside - coords) <= 2 * FACE_TOLERANCE, inside, coords)
 
 
 def _told(index: FloatArray) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from samaritan.errors import GeometryError
-from samaritan.geometry import Grid
+from samaritan.geometry import Grid, checked_axes
 
 Array = npt.NDArray[Any]
 Interpolation = Literal["nearest", "linear"]
@@ -23,7 +24,7 @@ LATTICE_TOLERANCE = 1e-3
 """Two lattices coincide if no voxel centre is off by more: a part of a voxel."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Volume:
     """An image: array and grid, frozen. Methods return new volumes that share memory where they can.
 
@@ -59,6 +60,12 @@ class Volume:
                 raise GeometryError(f"{array.shape[3]} channels, but names {self.channels}")
             object.__setattr__(self, "channels", names)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "meta": dict(self.meta)}  # a read-only view cannot be pickled
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, meta=MappingProxyType(state["meta"]))
+
     # -- what it is ------------------------------------------------------------------------------
 
     @property
@@ -81,6 +88,10 @@ class Volume:
         """Whether it is one voxel thick along some axis: a slice or a picture."""
         return min(self.shape) == 1
 
+    def __repr__(self) -> str:
+        channels = f", channels {', '.join(self.channels)}" if self.channels else ""
+        return f"{type(self).__name__}({self.array.dtype}{channels}, {self.grid!r})"
+
     def with_array(self, array: Array, **changes: Any) -> Self:
         """Replace the voxels, keeping the grid."""
         channels = self.channels if array.ndim == 4 and self.array.ndim == 4 else ()
@@ -90,6 +101,8 @@ class Volume:
         """Take one channel."""
         if self.array.ndim == 3:
             return self
+        if which not in self.channels and which not in range(-self.n_channels, self.n_channels):
+            raise GeometryError(f"no channel {which!r}; known: {', '.join(self.channels)}")
         index = self.channels.index(which) if isinstance(which, str) else which
         return replace(self, array=self.array[..., index], channels=())
 
@@ -107,7 +120,7 @@ class Volume:
         inner = self.array[tuple(slice(a, max(a, b)) for a, b in zip(low, high, strict=True))]
         if inner.shape[:3] == tuple(shape):
             return replace(self, array=inner, grid=grid)
-        array = np.full((*shape, *self.array.shape[3:]), fill, self.array.dtype)
+        array = np.full((*shape, *self.array.shape[3:]), _fitting(fill, self.dtype), self.dtype)
         if inner.size:
             array[tuple(slice(a, b) for a, b in zip(low - begin, high - begin, strict=True))] = (
                 inner
@@ -129,7 +142,7 @@ class Volume:
 
     def flip(self, axes: Iterable[int]) -> Self:
         """Reverse array axes, a view; the voxels stay where they are in the patient."""
-        axes = tuple(axes)
+        axes = checked_axes(axes)
         return replace(self, array=np.flip(self.array, axes), grid=self.grid.flip(axes))
 
     def permute(self, order: Sequence[int]) -> Self:
@@ -192,7 +205,7 @@ class Volume:
         return replace(flipped, grid=grid)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class LabelMap(Volume):
     """A segmentation: an integer volume whose values have names. 0 is the background.
 
@@ -246,6 +259,19 @@ def smallest_label_dtype(largest: int) -> np.dtype[Any]:
     return np.dtype(np.uint8 if largest < 2**8 else np.uint16 if largest < 2**16 else np.uint32)
 
 
+def _fitting(fill: float, dtype: np.dtype[Any]) -> float | int:
+    """Return a fill value that `dtype` holds exactly, or raise."""
+    if dtype.kind in "ui":
+        limits = np.iinfo(dtype)
+        if not (math.isfinite(fill) and limits.min <= fill <= limits.max and fill == int(fill)):
+            raise GeometryError(
+                f"voxels of type {dtype} cannot be filled with {fill}: expected a whole number from "
+                f"{limits.min} to {limits.max}. Convert the array to float32 first if this is intended"
+            )
+        return int(fill)
+    return fill
+
+
 def _resample(
     source: Array,
     source_grid: Grid,
@@ -258,7 +284,9 @@ def _resample(
     from scipy import ndimage
 
     step = np.linalg.solve(source_grid.affine, grid.affine)
-    out = np.empty(grid.shape, np.uint8 if dtype == np.bool_ else dtype)
+    fill = _fitting(fill, dtype)
+    ours = {"b1": np.uint8, "f2": np.float32}.get(dtype.str[1:], dtype)  # ndimage knows neither
+    out = np.empty(grid.shape, ours)
     data = source.view(np.uint8) if source.dtype == np.bool_ else source
     if data.dtype == np.float16:
         data = data.astype(np.float32)
@@ -290,7 +318,7 @@ def _resample(
     else:
         with ThreadPoolExecutor(workers) as pool:
             list(pool.map(one_slab, slabs))
-    return out.view(np.bool_) if dtype == np.bool_ else out
+    return out.view(np.bool_) if dtype == np.bool_ else out.astype(dtype, copy=False)
 
 
 def _outside(
