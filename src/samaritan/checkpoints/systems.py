@@ -1,0 +1,201 @@
+"""Which published system a state dict comes from: an explicit table of names that only it has."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from samaritan.models.config import (
+    SAM_QUIRKS,
+    SAMMED3D_QUIRKS,
+    Quirks,
+    SamConfig,
+    get_config,
+    model_names,
+)
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class System:
+    """One row of the table."""
+
+    name: str
+    """As it stands in reports."""
+    title: str
+    """As people call it."""
+    marks: tuple[str, ...]
+    """Regular expressions; one of them is found in some name."""
+    quirks: Quirks | None = None
+    """What its weights need; None leaves those of the model."""
+    why_not: str = ""
+    """Why it cannot be loaded yet; empty for systems that can."""
+
+
+_LATER = "Support for it is planned for a later version"
+
+FOREIGN = (
+    System(
+        "samed-s-lora",
+        "SAMed_s LoRA file",
+        (r"^(sa|cti|cit)_a_\d+$", r"^fati_qa$"),
+        why_not="it holds LoRA matrices, the prompt encoder and part of the mask decoder, and needs "
+        f"SAM's own weights as well. {_LATER}",
+    ),
+    System(
+        "samed-lora",
+        "SAMed LoRA file",
+        (r"^w_a_\d+$",),
+        why_not="it holds LoRA matrices, the prompt encoder and the mask decoder, and needs SAM's own "
+        f"weights as well. {_LATER}",
+    ),
+    System(
+        "m-sam",
+        "M-SAM",
+        (r"^bidatt\.", r"^lora_sam\."),
+        why_not=f"it has LoRA in the encoder and a mask-enhanced adapter before the decoder. {_LATER}",
+    ),
+    System(
+        "samed",
+        "SAMed, all weights",
+        (r"\.linear_[ab]_[qv]\.weight$",),
+        why_not=f"it has LoRA matrices in every encoder block. {_LATER}",
+    ),
+    System(
+        "sam-med2d",
+        "SAM-Med2D with adapters",
+        (r"\.Adapter\.(channel|spatial)\.",),
+        why_not=f"it has an adapter in every encoder block. {_LATER}",
+    ),
+    System(
+        "masksam",
+        "MaskSAM",
+        (r"temporal_embedding", r"classifier_token", r"^sam_model\..*[Aa]dapter"),
+        why_not=f"it has adapters between slices and a prompt generator. {_LATER}",
+    ),
+    System(
+        "neurosam3d",
+        "NeuroSAM3D",
+        (r"^prompt_encoder\.mask_downscaling\.9\.", r"^image_encoder\.(model|backbone|hiera)\."),
+        why_not=f"its prompt encoder and decoder differ from those of SAM-Med3D. {_LATER}",
+    ),
+    System(
+        "sam2",
+        "SAM 2",
+        (r"^memory_(attention|encoder)\.", r"^image_encoder\.trunk\."),
+        why_not="SAM 2 is another architecture, which is not supported",
+    ),
+    System(
+        "sam-hq",
+        "SAM-HQ",
+        (r"^mask_decoder\.(hf_token|hf_mlp|compress_vit_feat)\b",),
+        why_not="its mask decoder has another output token, which is not supported",
+    ),
+    System(
+        "mobile-sam",
+        "MobileSAM or LiteMedSAM (TinyViT encoder)",
+        (r"^image_encoder\.layers\.\d+\.",),
+        why_not="its image encoder is another network, which is not supported",
+    ),
+    System(
+        "dino",
+        "a DINO backbone",
+        (r"^(backbone\.)?cls_token$", r"^backbone\."),
+        why_not=f"it is an image encoder of another kind and no SAM. {_LATER}",
+    ),
+)
+"""Systems that are recognised in order to say what they are."""
+
+SAM = System("sam", "SAM", (), SAM_QUIRKS)
+SAM_MED3D = System("sam-med3d", "SAM-Med3D", (), SAMMED3D_QUIRKS)
+SAM_MED3D_BOXES = System(
+    "sam-med3d-boxes", "SAM-Med3D with 4 point embeddings (boxes)", (), SAMMED3D_QUIRKS
+)
+SAM_HF = System("sam-hf", "SAM of Hugging Face transformers", (), SAM_QUIRKS)
+PLAIN = System("plain", "a model with SAM's parameter names, of no published size", ())
+UNKNOWN = System(
+    "unknown", "no system that is known", (), why_not="none of its names is a parameter of SAM"
+)
+
+_CORNER = "prompt_encoder.point_embeddings.2.weight"
+_TOKENS = "mask_decoder.mask_tokens.weight"
+
+
+def recognise(shapes: Shapes, *, hugging_face: bool = False) -> System:
+    """The system that weights come from, by their official names and shapes."""
+    for system in FOREIGN:
+        if _found(system.marks, shapes):
+            return system
+    if not _found((r"^(image_encoder|prompt_encoder|mask_decoder)\.",), shapes):
+        return UNKNOWN
+    if hugging_face:
+        return SAM_HF
+    config = guess_config(shapes)
+    if config is None or not config.name.startswith(("sam_vit_", "sammed3d_")):
+        return PLAIN
+    if config.ndim == 2:
+        return SAM
+    return SAM_MED3D_BOXES if _CORNER in shapes else SAM_MED3D
+
+
+def guess_config(shapes: Shapes) -> SamConfig | None:
+    """The configuration of a known model with these shapes, at the size that the weights have."""
+    for name in model_names():
+        config = get_config(name)
+        if _fits(config, shapes):
+            grid = shapes["image_encoder.pos_embed"][1:-1]
+            size = tuple(n * p for n, p in zip(grid, config.patch_size, strict=True))
+            return replace(
+                config,
+                image_size=size,
+                num_point_embeddings=4 if _CORNER in shapes else 2,
+                num_mask_tokens=shapes[_TOKENS][0],
+            )
+    return None
+
+
+def creating(config: SamConfig) -> str:
+    """The call that makes a model of a guessed configuration.
+
+    >>> creating(replace(get_config("sam_vit_b"), num_mask_tokens=9))
+    "create_model('sam_vit_b', num_mask_tokens=9)"
+    """
+    known = get_config(config.name)
+    keys = ("image_size", "num_point_embeddings", "num_mask_tokens")
+    changed = [k for k in keys if getattr(config, k) != getattr(known, k)]
+    return f"create_model({', '.join([repr(config.name), *(f'{k}={getattr(config, k)}' for k in changed)])})"
+
+
+def _fits(config: SamConfig, shapes: Shapes) -> bool:
+    """Compare what fixes a model's size; `shapes` may lack names or have more."""
+    width, windowed = config.width, set(range(config.depth)) - set(config.global_blocks)
+    encoder = "image_encoder"
+    wanted = {
+        f"{encoder}.patch_embed.proj.weight": (width, config.in_channels, *config.patch_size),
+        f"{encoder}.blocks.0.mlp.lin1.weight": (int(width * config.mlp_ratio), width),
+        f"{encoder}.neck.0.weight": (config.embed_dim, width, *[1] * config.ndim),
+    }
+    rows, head = 2 * config.window_size - 1, width // config.heads
+    wanted.update(
+        {f"{encoder}.blocks.{i}.attn.rel_pos_h": (rows, head) for i in sorted(windowed)[:1]}
+    )
+    depth = 1 + max((int(m[1]) for k in shapes if (m := _BLOCK.match(k))), default=-1)
+    table, tokens = shapes.get(f"{encoder}.pos_embed", ()), shapes.get(_TOKENS, ())
+    return (
+        depth == config.depth
+        and len(table) == config.ndim + 2
+        and all(table)
+        and len(tokens) == 2
+        and tokens[0] > 0
+        and tokens[1] == config.embed_dim
+        and all(shapes.get(key) == shape for key, shape in wanted.items())
+    )
+
+
+_BLOCK = re.compile(r"^image_encoder\.blocks\.(\d+)\.")
+
+
+def _found(marks: Iterable[str], shapes: Shapes) -> bool:
+    return any(re.search(mark, key) for mark in marks for key in shapes)
