@@ -1,0 +1,310 @@
+"""Everything-mode: a mask for every object in a picture or slice, without a prompt from a person.
+
+A lattice of clicks is put to the model, and of all answers the sure, stable and distinct ones are kept.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from samaritan.errors import ConfigError, PromptError
+from samaritan.infer.everything_options import Box, EverythingOptions, crop_boxes, with_settings
+from samaritan.infer.mask_filters import (
+    BoolArray,
+    FloatArray,
+    IntArray,
+    cut_by_crop,
+    mask_boxes,
+    non_maximum_suppression,
+    stability_scores,
+    tidy_regions,
+)
+from samaritan.infer.mask_records import XYWH, MaskRecord
+from samaritan.infer.predictor import OpenImage, Predictor, Progress
+from samaritan.infer.run_lengths import RunLengths
+from samaritan.transforms import SlicePreprocess
+from samaritan.transforms.preprocess import displayed
+from samaritan.volume import Volume
+
+LOGITS_AT_ONCE = 2**24
+"""So many pixels are held as floating-point numbers at once, per step of the upsampling."""
+
+
+def generate_masks(
+    predictor: Predictor,
+    volume: Volume,
+    *,
+    index: int | None = None,
+    axis: int | None = None,
+    options: EverythingOptions | None = None,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> list[MaskRecord]:
+    """Find masks of everything in a picture, or in one slice of a volume.
+
+    Args:
+        predictor: holds a 2D model.
+        volume: a picture, a slice or a volume.
+        index: which slice, along `axis`; a picture has only one.
+        axis: array axis that slices are taken across; None: that of the thickest voxels.
+        options: settings; None: the published defaults.
+        progress: called with (what, done, total); None: the predictor's own.
+        **settings: single settings by name (see `EverythingOptions`), which go before `options`.
+
+    Returns:
+        Records in the published order: by part of the picture, best predicted quality first. They
+        are on the pixels of the picture as it is looked at; `label_map` brings them to the image's grid.
+
+    Raises:
+        ConfigError: if the model is 3D or gives one mask per prompt only, or a setting is not valid.
+        PromptError: if the slice is not given or does not exist.
+
+    Example::
+
+        records = generate_masks(predictor, read("cells.png"), points_per_side=16)
+        write(label_map(records, image), "labels.nii.gz")
+
+    Source: facebookresearch/segment-anything, automatic_mask_generator.py and utils/amg.py. There an empty
+    mask has a stability of NaN; here it has none and is dropped.
+    """
+    chosen = with_settings(options or EverythingOptions(), settings)
+    _check_model(predictor)
+    image = predictor.open(volume, axis=axis)
+    shown = displayed(volume.slice(image.axis, _slice_index(image, index)), image.axis)
+    crops = list(
+        crop_boxes(
+            (shown.shape[0], shown.shape[1]), chosen.crop_n_layers, chosen.crop_overlap_ratio
+        )
+    )
+    tick = _Tick(progress or predictor.progress, sum(len(chosen.points(n)) for _, n in crops))
+    parts = [
+        _in_crop(predictor, shown, image.statistics, crop, chosen.points(layer), chosen, tick)
+        for crop, layer in crops
+    ]
+    found = _Candidates.joined(parts)
+    if len(crops) > 1:
+        sizes = (found.crops[:, 2:] - found.crops[:, :2]).prod(axis=1)
+        found = found.take(non_maximum_suppression(found.boxes, 1 / sizes, chosen.crop_nms_thresh))
+    if chosen.min_mask_region_area > 0:
+        threshold = max(chosen.box_nms_thresh, chosen.crop_nms_thresh)
+        found = _tidied(found, chosen.min_mask_region_area, threshold)
+    return [found.record(n, shown) for n in range(len(found.runs))]
+
+
+@dataclass(frozen=True, eq=False)
+class _Candidates:
+    """Masks with what is known of them, one row each; places are in the shown picture."""
+
+    runs: list[RunLengths]
+    boxes: IntArray
+    """(x0, y0, x1, y1), inclusive."""
+    quality: npt.NDArray[Any]
+    stability: npt.NDArray[Any]
+    points: FloatArray
+    crops: IntArray
+
+    @classmethod
+    def joined(cls, parts: Sequence[_Candidates]) -> _Candidates:
+        """Put the rows of several together."""
+        none = np.zeros((0, 4), np.int64)
+        return cls(
+            [runs for part in parts for runs in part.runs],
+            np.concatenate([none, *(part.boxes for part in parts)]),
+            np.concatenate([[], *(part.quality for part in parts)]),
+            np.concatenate([[], *(part.stability for part in parts)]),
+            np.concatenate([np.zeros((0, 2)), *(part.points for part in parts)]),
+            np.concatenate([none, *(part.crops for part in parts)]),
+        )
+
+    def take(self, rows: IntArray) -> _Candidates:
+        """Choose and order rows."""
+        return _Candidates(
+            [self.runs[n] for n in rows],
+            self.boxes[rows],
+            self.quality[rows],
+            self.stability[rows],
+            self.points[rows],
+            self.crops[rows],
+        )
+
+    def record(self, n: int, shown: Volume) -> MaskRecord:
+        """Make the record of one row."""
+        return MaskRecord(
+            segmentation=self.runs[n],
+            bbox=_xywh(self.boxes[n]),
+            predicted_iou=float(self.quality[n]),
+            point_coords=((float(self.points[n, 0]), float(self.points[n, 1])),),
+            stability_score=float(self.stability[n]),
+            crop_box=_xywh(self.crops[n]),
+            grid=shown.grid,
+        )
+
+
+def _in_crop(
+    predictor: Predictor,
+    shown: Volume,
+    statistics: Mapping[str, float],
+    crop: Box,
+    points: FloatArray,
+    options: EverythingOptions,
+    tick: _Tick,
+) -> _Candidates:
+    """Find the masks of one part of the picture, best first."""
+    x0, y0, x1, y1 = crop
+    piece = shown.crop((y0, x0, 0), (y1, x1, 1))
+    image = OpenImage(piece, predictor, 2, statistics)
+    embedded = image.embedded((2, 0))
+    assert isinstance(predictor.preprocess, SlicePreprocess)
+    content = predictor.preprocess.content_size(piece.grid)
+    side = np.array([x1 - x0, y1 - y0])
+    parts = []
+    for batch in np.split(
+        points, range(options.points_per_batch, len(points), options.points_per_batch)
+    ):
+        clicks = torch.from_numpy(batch * [content[1], content[0]]).float()[:, None]
+        low, quality = predictor.decode(
+            embedded, points=(clicks, torch.ones(clicks.shape[:2])), multimask=True
+        )
+        for masks, chosen, stability in _sure(low, quality, content, piece, predictor, options):
+            boxes = mask_boxes(masks) + np.array([x0, y0, x0, y0])
+            whole = ~cut_by_crop(boxes, crop, (shown.shape[0], shown.shape[1]))
+            clicked = batch[chosen // low.shape[1]] * side + np.array([x0, y0])
+            parts.append(
+                _Candidates(
+                    RunLengths.from_masks(_on_picture(masks[whole], crop, shown.shape)),
+                    boxes[whole],
+                    quality.flatten().numpy()[chosen][whole],
+                    stability[whole],
+                    clicked[whole],
+                    np.tile(np.array(crop), (int(whole.sum()), 1)),
+                )
+            )
+        tick(len(batch))
+    predictor.forget(image)
+    found = _Candidates.joined(parts)
+    return found.take(non_maximum_suppression(found.boxes, found.quality, options.box_nms_thresh))
+
+
+def _sure(
+    low: Float[Tensor, "b t h w"],
+    quality: Float[Tensor, "b t"],
+    content: tuple[int, int],
+    piece: Volume,
+    predictor: Predictor,
+    options: EverythingOptions,
+) -> Iterator[tuple[BoolArray, IntArray, npt.NDArray[np.float32]]]:
+    """Give masks (n, rows, columns) that are sure and stable, their places in (b t), their stability."""
+    assert isinstance(predictor.preprocess, SlicePreprocess)
+    size, target = predictor.preprocess.size, (piece.shape[0], piece.shape[1])
+    scores = quality.flatten()
+    limit = options.pred_iou_thresh
+    sure = torch.nonzero(scores > limit if limit > 0 else scores.isfinite()).flatten()
+    at_once = max(1, LOGITS_AT_ONCE // max(math.prod(size), math.prod(target)))
+    for places in torch.split(sure, at_once):
+        if not len(places):
+            continue
+        logits = low.flatten(0, 1)[places].to(predictor.device)
+        logits = upsample_logits(logits, size, content, target)
+        stability, areas = stability_scores(logits, options.stability_score_offset)
+        kept = areas > 0
+        if options.stability_score_thresh > 0:
+            kept &= stability >= options.stability_score_thresh
+        masks = (logits[kept] > 0).cpu().numpy()
+        yield masks, places[kept.cpu()].numpy(), stability[kept].cpu().numpy()
+
+
+def upsample_logits(
+    low: Float[Tensor, "n h w"],
+    size: tuple[int, int],
+    content: tuple[int, int],
+    target: tuple[int, int],
+) -> Float[Tensor, "n rows columns"]:
+    """Bring low-resolution logits to the picture's pixels as published.
+
+    Args:
+        low: logits over the model's whole input.
+        size: rows and columns of the model's input.
+        content: the part of them, upper left, that the picture fills.
+        target: rows and columns of the picture.
+    """
+    whole = F.interpolate(low[:, None], size, mode="bilinear", align_corners=False)
+    filled = whole[:, :, : content[0], : content[1]]
+    return F.interpolate(filled, target, mode="bilinear", align_corners=False)[:, 0]
+
+
+def _on_picture(masks: BoolArray, crop: Box, shape: Sequence[int]) -> BoolArray:
+    """Put masks of a part into the whole picture."""
+    x0, y0, x1, y1 = crop
+    if (x1 - x0, y1 - y0) == (shape[1], shape[0]):
+        return masks
+    whole = np.zeros((len(masks), shape[0], shape[1]), bool)
+    whole[:, y0:y1, x0:x1] = masks
+    return whole
+
+
+def _tidied(found: _Candidates, min_area: int, threshold: float) -> _Candidates:
+    """Fill holes and remove islands; of masks that become alike prefer those that did not change."""
+    runs, boxes, unchanged = [], found.boxes.copy(), np.ones(len(found.runs))
+    for n, old in enumerate(found.runs):
+        mask, changed = tidy_regions(old.mask(), min_area)
+        runs.append(RunLengths.from_mask(mask) if changed else old)
+        if changed:
+            boxes[n], unchanged[n] = mask_boxes(mask[None])[0], 0
+    tidied = replace(found, runs=runs, boxes=boxes)
+    return tidied.take(non_maximum_suppression(boxes, unchanged, threshold))
+
+
+def _xywh(box: IntArray) -> XYWH:
+    x0, y0, x1, y1 = (int(v) for v in box)
+    return x0, y0, x1 - x0, y1 - y0
+
+
+@dataclass
+class _Tick:
+    """Counts the clicks that were answered."""
+
+    progress: Callable[[str, int, int], None]
+    total: int
+    done: int = 0
+
+    def __call__(self, n: int) -> None:
+        self.done += n
+        self.progress("everything", self.done, self.total)
+
+
+def _check_model(predictor: Predictor) -> None:
+    config = predictor.model.config
+    if not isinstance(predictor.preprocess, SlicePreprocess):
+        raise ConfigError(
+            f"everything-mode works on pictures and slices, and model {config.name!r} sees "
+            f"{config.ndim} axes: take a 2D model, such as sam_vit_b"
+        )
+    if config.num_mask_tokens < 2:
+        raise ConfigError(
+            f"everything-mode chooses among several masks per click, and model {config.name!r} gives "
+            "one: take a model with more mask tokens, such as sam_vit_b with 4"
+        )
+
+
+def _slice_index(image: OpenImage, index: int | None) -> int:
+    n = image.volume.shape[image.axis]
+    if index is None and n > 1:
+        raise PromptError(
+            f"the image has {n} slices across axis {image.axis}: say which one with index=, "
+            f"such as index={n // 2}"
+        )
+    at = 0 if index is None else operator.index(index)
+    if not 0 <= at < n:
+        raise PromptError(f"slice {at} does not exist: axis {image.axis} has slices 0 to {n - 1}")
+    return at
