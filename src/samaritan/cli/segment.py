@@ -133,8 +133,8 @@ def segment(
     wanted = _Wanted.parse(point, box, mask, everything, replay, mm)
     with bars() as report:
         report("reading the image", 0, 0)
-        volume = read(image, frame=frame, series=series)
-        volume = volume if channel is None else volume.channel(_channel(channel))
+        picked = int(channel) if channel is not None and channel.isdigit() else channel
+        volume = read(image, frame=frame, series=series, channel=picked)
         for note in volume.notes:
             warn(note)
         wanted.check(volume.grid)
@@ -154,7 +154,7 @@ def segment(
         for note in labels.notes:
             warn(note)
         report("writing", 0, 0)
-        write(labels, output)
+        write(labels, output, source=image if output.suffix == ".dcm" else None)
         if session is not None and save_session is not None:
             session.save(save_session)
         if picture is not None:
@@ -226,7 +226,7 @@ class _Wanted:
         if self.mask is not None:
             drawn = read_labels(self.mask)
             alone = len(drawn.labels()) == 1
-            names = {p.object for p in (*self.points, *self.boxes)}
+            names = {p.object for p in self.points} | {b.object for b in self.boxes}
             name = names.pop() if alone and len(names) == 1 else None
             session = session.start_from(drawn, object=name)
             if not (self.points or self.boxes):
@@ -281,10 +281,6 @@ def _check_writable(grid: Grid, output: Path) -> None:
     from samaritan.io import check_writable
 
     check_writable(output, grid)
-
-
-def _channel(text: str) -> int | str:
-    return int(text) if text.isdigit() else text
 
 
 def _draw(volume: Volume, labels: LabelMap, wanted: _Wanted, path: Path) -> None:

@@ -66,12 +66,7 @@ def answer(image: OpenImage, key: Key, state: FrameState, *, mask_only: bool = F
         multimask=lone and policy.multimask == "first",
     )
     best = int(quality[0].argmax())
-    return replace(
-        state,
-        logits=low_res[0, best],
-        quality=float(quality[0, best]),
-        statistics=embedded.statistics,
-    )
+    return replace(state, logits=low_res[0, best], quality=float(quality[0, best]))
 
 
 def _mask_prompt(image: OpenImage, logits: Tensor | None) -> Tensor | None:
@@ -101,13 +96,12 @@ def prior_logits(
     image: OpenImage, key: Key, mask: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
 ) -> Tensor:
     """Turn a drawn mask on the image's grid into the low-resolution logits of a frame."""
-    embedded = image.embedded(key)
-    drawn = Volume(mask.view(np.uint8), image.volume.grid).to_grid(embedded.grid)
+    grid, n_axes = image.frame_grid(key), image.predictor.preprocess.n_axes
+    drawn = Volume(mask.view(np.uint8), image.volume.grid).to_grid(grid)
     values = torch.from_numpy(np.ascontiguousarray(drawn.array, np.float32))
-    low = image.predictor.low_res_size
-    values = values.reshape(embedded.grid.shape[: embedded.n_axes])[None, None]
+    values, low = values.reshape(grid.shape[:n_axes]), image.predictor.low_res_size
     least = 1 / (1 + float(np.exp(PRIOR_LOGIT)))
-    pooled = reduce(values[0, 0], low).clamp(least, 1 - least)
+    pooled = reduce(values, low).clamp(least, 1 - least)
     return torch.logit(pooled)
 
 

@@ -64,6 +64,10 @@ class OpenImage:
     statistics: Mapping[str, float]
     token: int = field(default_factory=lambda: next(_tokens))
 
+    def frame_grid(self, key: tuple[int, ...]) -> Grid:
+        """Say where a frame lies, without encoding it."""
+        return self.predictor.preprocess.frame_grid(self.volume.grid, key)
+
     def embedded(
         self, key: tuple[int, ...], statistics: Mapping[str, float] | None = None
     ) -> Embedded:

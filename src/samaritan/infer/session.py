@@ -245,7 +245,7 @@ class Session:
 
     def save(self, path: str | Path) -> None:
         """Write `to_dict` as a JSON file, whole or not at all."""
-        with replacing(Path(path)) as temporary:
+        with replacing(Path(path)) as (temporary,):
             temporary.write_text(json.dumps(self.to_dict()), encoding="utf-8")
 
     def replay(self, saved: Mapping[str, Any] | str | Path) -> Self:

@@ -33,7 +33,7 @@ def apply(image: OpenImage, state: ObjectState, prompt: Prompt) -> ObjectState:
 def patches(image: OpenImage, state: ObjectState) -> Iterator[Patch]:
     """Give the probability of the object in each slice, on the image's grid."""
     for key, frame in state.frames.items():
-        grid = image.embedded(key).grid
+        grid = image.frame_grid(key)
         rows, columns, _ = grid.shape
         assert frame.logits is not None
         values = upsample(frame.logits, (rows, columns)).sigmoid().numpy()[:, :, None]

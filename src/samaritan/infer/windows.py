@@ -286,7 +286,8 @@ class _Board:
         scale = np.asarray(self.size) / np.asarray(known.shape)
         point = np.asarray(key) + (np.asarray(cell) + 0.5) * scale - 0.5
         index = self.image.volume.grid.mm_to_index(self.lattice.index_to_mm(point))
-        fresh = FrameState(logits=known, statistics=frames[source].statistics)
+        alike = self.image.embedded(source, frames[source].statistics).statistics
+        fresh = FrameState(logits=known, statistics=alike)
         return answer(self.image, key, fresh.with_click(index, True))
 
 

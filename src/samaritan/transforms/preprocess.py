@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -83,6 +84,10 @@ class Preprocess(ABC):
     @abstractmethod
     def statistics(self, volume: Volume) -> dict[str, float]:
         """Measure once for a volume what `frame` needs for each of its frames."""
+
+    @abstractmethod
+    def frame_grid(self, grid: Grid, key: tuple[int, ...]) -> Grid:
+        """Say where the frame that `key` names lies in an image on `grid`, without making it."""
 
     @abstractmethod
     def frame(self, volume: Volume, key: tuple[int, ...], statistics: Mapping[str, float]) -> Frame:
@@ -180,8 +185,16 @@ class SlicePreprocess(Preprocess):
         mean, std = torch.tensor(self.mean), torch.tensor(self.std)
         tensor = torch.zeros(1, self.channels, *self.size)
         tensor[0, :, :rows, :columns] = ((values - mean) / std).permute(2, 0, 1)
-        content = shown.grid.resize((rows, columns, 1))
-        return Frame(tensor, content.window((0, 0, 0), (*self.size, 1)), 2, statistics)
+        return Frame(tensor, self.frame_grid(volume.grid, key), 2, statistics)
+
+    def frame_grid(self, grid: Grid, key: tuple[int, ...]) -> Grid:
+        """Lay the input over one slice: its content and, to the right and below, the padding."""
+        axis, index = key
+        start, shape = [0, 0, 0], list(grid.shape)
+        start[axis], shape[axis] = index, 1
+        shown = grid.window(start, shape).reorient(display_codes(grid, axis))
+        content = shown.resize((*self.content_size(shown), 1))
+        return content.window((0, 0, 0), (*self.size, 1))
 
     def content_size(self, grid: Grid) -> tuple[int, int]:
         """Rows and columns of the input that the slice fills; the rest is padding."""
@@ -245,6 +258,10 @@ class WindowPreprocess(Preprocess):
         """Give the lattice, all over the image, that windows are cut from."""
         return grid.reorient(self.orientation).resample(self.spacing_mm)
 
+    def frame_grid(self, grid: Grid, key: tuple[int, ...]) -> Grid:
+        """Cut the window from the lattice."""
+        return self.lattice(grid).window(key, self.size)
+
     def statistics(self, volume: Volume) -> dict[str, float]:
         """Measure nothing ahead: each window is normalised on its own unless told otherwise."""
         return {}
@@ -262,7 +279,7 @@ class WindowPreprocess(Preprocess):
                 f"the image has {volume.n_channels} channels and 3D models take one; "
                 "pick one with volume.channel(name)"
             )
-        grid = self.lattice(volume.grid).window(key, self.size)
+        grid = self.frame_grid(volume.grid, key)
         array = volume.to_grid(grid).array.astype(np.float32, copy=False)
         values = torch.from_numpy(np.nan_to_num(np.ascontiguousarray(array)))
         return (values.clamp(*self.clamp) if self.clamp else values), grid
@@ -287,9 +304,15 @@ def default_preprocess(n_axes: int, size: tuple[int, ...], channels: int) -> Pre
 
 def displayed(volume: Volume, axis: int) -> Volume:
     """Turn a slice across `axis` as it is looked at: a view of shape (rows, columns, 1[, c])."""
-    world = volume.grid.orientation[axis]
-    across = next(axis for axis, pair in enumerate(("RL", "AP", "SI")) if world in pair)
-    return volume.reorient(DISPLAY[across])
+    return volume.reorient(display_codes(volume.grid, axis))
+
+
+def display_codes(grid: Grid, axis: int) -> str:
+    """Say how slices across an array axis are turned to be looked at."""
+    across = next(
+        world for world, pair in enumerate(("RL", "AP", "SI")) if grid.orientation[axis] in pair
+    )
+    return DISPLAY[across]
 
 
 def slice_axis(grid: Grid) -> int:
@@ -304,7 +327,7 @@ def slice_axis(grid: Grid) -> int:
     return next(axis for axis in range(3) if letters[axis] in "SI")
 
 
-def to_bytes(values: np.ndarray[Any, Any], low: float, high: float) -> np.ndarray[Any, Any]:
+def to_bytes(values: npt.NDArray[Any], low: float, high: float) -> npt.NDArray[Any]:
     """Window intensities to 0..255 of 8 bits; NaN becomes 0."""
     if values.dtype == np.uint8 and (low, high) == (0.0, 255.0):
         return np.ascontiguousarray(values)
@@ -313,7 +336,7 @@ def to_bytes(values: np.ndarray[Any, Any], low: float, high: float) -> np.ndarra
     return np.ascontiguousarray(np.rint(clipped).astype(np.uint8))
 
 
-def thinned(volume: Volume, most: int = 2_000_000) -> np.ndarray[Any, Any]:
+def thinned(volume: Volume, most: int = 2_000_000) -> npt.NDArray[Any]:
     """Take about `most` finite voxels, evenly spread, to measure intensities on."""
     step = max(1, round((volume.grid.n_voxels / most) ** (1 / 3)))
     values = volume.array[tuple(slice(None, None, min(step, n)) for n in volume.shape)]
