@@ -41,7 +41,7 @@ def read_zip(path: Path) -> Any:
         raise CorruptFile(
             f"{path} is a damaged or truncated file of torch.save ({error}). Download or copy it again"
         ) from error
-    except (NotImplementedError, RuntimeError, OSError, ValueError, struct.error) as error:
+    except _READ_ERRORS as error:
         raise CorruptFile(f"{path} cannot be read as a zip archive: {error}") from error
     return _torch_load(path, mmap=True)
 
