@@ -9,7 +9,7 @@ import pytest
 from jaxtyping import install_import_hook
 
 # Shapes in annotations are checked while the tests run; this must precede the first import.
-install_import_hook(["samaritan.models", "samaritan.transforms"], "beartype.beartype")
+install_import_hook(["samaritan.models"], "beartype.beartype")
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -8,8 +8,8 @@ import json
 import numpy as np
 import pytest
 import torch
-
 from infer.oracle import BrightnessOracle
+
 from samaritan.errors import GridMismatch, PromptError
 from samaritan.geometry import Grid
 from samaritan.infer import Predictor, Session
@@ -271,7 +271,7 @@ class TestPrompts:
 
     def test_a_model_without_boxes_says_what_to_do(self, volume: Volume) -> None:
         predictor = Predictor(BrightnessOracle((32,) * 3, boxes=False), device="cpu")
-        with pytest.raises(PromptError, match="takes no boxes.*click"):
+        with pytest.raises(PromptError, match=r"takes no boxes.*click"):
             predictor.session(volume).box((3, 3, 3), (9, 9, 9))
 
     def test_rgb_volumes_are_refused_by_3d_models(self, tiny: Predictor, volume: Volume) -> None:
