@@ -12,7 +12,7 @@ from scipy import ndimage
 
 from samaritan.errors import ConfigError, PromptError
 from samaritan.geometry import Grid
-from samaritan.infer.everything import generate_masks
+from samaritan.infer.everything import generate_masks, upsample_logits
 from samaritan.infer.everything_options import EverythingOptions, crop_boxes, point_grid
 from samaritan.infer.mask_records import MaskRecord, label_map
 from samaritan.infer.predictor import Predictor
@@ -271,6 +271,14 @@ def test_masks_of_a_real_decoder_agree_with_the_published_algorithm(model, pictu
     records = generate_masks(predictor, picture, options=options)
     assert len(records) > 8
     assert_same(records, slow_everything(predictor, picture, options))
+
+
+@pytest.mark.parametrize("target", [(48, 64), (9, 12), (90, 120), (48, 12)])
+def test_logits_are_brought_to_pixels_in_two_steps(target):
+    low = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 16, 16)))
+    ours = upsample_logits(low, (64, 64), (48, 64), target).numpy()
+    for mask, expected in zip(ours, low.numpy(), strict=True):
+        assert mask == pytest.approx(slow_resize(slow_resize(expected, (64, 64))[:48], target))
 
 
 # -- laws ----------------------------------------------------------------------------------------

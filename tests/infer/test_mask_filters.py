@@ -6,6 +6,7 @@ import torch
 
 from samaritan.infer import mask_filters
 from samaritan.infer.mask_filters import (
+    areas,
     cut_by_crop,
     mask_boxes,
     non_maximum_suppression,
@@ -75,9 +76,8 @@ def test_stability_is_defined_for_empty_masks_and_does_not_overflow():
     logits[1] = 5.0  # 90,000 pixels: beyond 16 bits
     logits[2, :100] = 5.0
     logits[2, 100:150] = 0.5
-    scores, areas = stability_scores(logits, 1.0)
-    assert scores.tolist() == [0, 1, pytest.approx(2 / 3)]
-    assert areas.tolist() == [0, 90_000, 45_000]
+    assert stability_scores(logits, 1.0).tolist() == [0, 1, pytest.approx(2 / 3)]
+    assert areas(logits > 0).tolist() == [0, 90_000, 45_000]
 
 
 def test_boxes_cut_by_a_crop_are_told_from_boxes_at_the_edge_of_the_picture():

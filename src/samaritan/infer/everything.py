@@ -63,8 +63,9 @@ def generate_masks(
         **settings: single settings by name (see `EverythingOptions`), which go before `options`.
 
     Returns:
-        Records in the published order: by part of the picture, best predicted quality first. They
-        are on the pixels of the picture as it is looked at; `label_map` brings them to the image's grid.
+        Records in the published order: best predicted quality first; with crops, smaller parts first.
+        They are on the pixels of the picture as it is looked at; `label_map` brings them to the image's
+        grid.
 
     Raises:
         ConfigError: if the model is 3D or gives one mask per prompt only, or a setting is not valid.
@@ -72,14 +73,15 @@ def generate_masks(
 
     Example::
 
-        records = generate_masks(predictor, read("cells.png"), points_per_side=16)
+        image = read("cells.png")
+        records = generate_masks(predictor, image, points_per_side=16)
         write(label_map(records, image), "labels.nii.gz")
 
     Source: facebookresearch/segment-anything, automatic_mask_generator.py and utils/amg.py. There an empty
     mask has a stability of NaN; here it has none and is dropped.
     """
     chosen = with_settings(options or EverythingOptions(), settings)
-    _check_model(predictor)
+    chain = _slice_chain(predictor)
     image = predictor.open(volume, axis=axis)
     shown = displayed(volume.slice(image.axis, _slice_index(image, index)), image.axis)
     crops = list(
@@ -88,11 +90,19 @@ def generate_masks(
         )
     )
     tick = _Tick(progress or predictor.progress, sum(len(chosen.points(n)) for _, n in crops))
-    parts = [
-        _in_crop(predictor, shown, image.statistics, crop, chosen.points(layer), chosen, tick)
-        for crop, layer in crops
-    ]
-    found = _Candidates.joined(parts)
+    found = _Candidates.joined(
+        [
+            _in_part(
+                predictor,
+                _Part.of(shown, crop, chain),
+                image.statistics,
+                chosen.points(layer),
+                chosen,
+                tick,
+            )
+            for crop, layer in crops
+        ]
+    )
     if len(crops) > 1:
         sizes = (found.crops[:, 2:] - found.crops[:, :2]).prod(axis=1)
         found = found.take(non_maximum_suppression(found.boxes, 1 / sizes, chosen.crop_nms_thresh))
@@ -151,77 +161,102 @@ class _Candidates:
         )
 
 
-def _in_crop(
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """A part of the picture that the model looks at; sizes are rows and columns."""
+
+    crop: Box
+    piece: Volume
+    picture: tuple[int, int]
+    size: tuple[int, int]
+    """Size of the model's input."""
+    content: tuple[int, int]
+    """What the part fills of it."""
+
+    @classmethod
+    def of(cls, shown: Volume, crop: Box, chain: SlicePreprocess) -> _Part:
+        """Cut a part from the picture."""
+        x0, y0, x1, y1 = crop
+        piece = shown.crop((y0, x0, 0), (y1, x1, 1))
+        content = chain.content_size(piece.grid)
+        return cls(crop, piece, (shown.shape[0], shown.shape[1]), chain.size, content)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Pixels of the part."""
+        return self.piece.shape[0], self.piece.shape[1]
+
+    @property
+    def at_once(self) -> int:
+        """Masks to hold at once."""
+        return max(1, LOGITS_AT_ONCE // max(math.prod(self.size), math.prod(self.picture)))
+
+    def on_picture(self, masks: BoolArray) -> BoolArray:
+        """Put masks of the part into the whole picture."""
+        if self.shape == self.picture:
+            return masks
+        x0, y0, x1, y1 = self.crop
+        whole = np.zeros((len(masks), *self.picture), bool)
+        whole[:, y0:y1, x0:x1] = masks
+        return whole
+
+
+def _in_part(
     predictor: Predictor,
-    shown: Volume,
+    part: _Part,
     statistics: Mapping[str, float],
-    crop: Box,
     points: FloatArray,
     options: EverythingOptions,
     tick: _Tick,
 ) -> _Candidates:
-    """Find the masks of one part of the picture, best first."""
-    x0, y0, x1, y1 = crop
-    piece = shown.crop((y0, x0, 0), (y1, x1, 1))
-    image = OpenImage(piece, predictor, 2, statistics)
-    embedded = image.embedded((2, 0))
-    assert isinstance(predictor.preprocess, SlicePreprocess)
-    content = predictor.preprocess.content_size(piece.grid)
-    side = np.array([x1 - x0, y1 - y0])
-    parts = []
-    for batch in np.split(
-        points, range(options.points_per_batch, len(points), options.points_per_batch)
-    ):
-        clicks = torch.from_numpy(batch * [content[1], content[0]]).float()[:, None]
-        low, quality = predictor.decode(
-            embedded, points=(clicks, torch.ones(clicks.shape[:2])), multimask=True
-        )
-        for masks, chosen, stability in _sure(low, quality, content, piece, predictor, options):
-            boxes = mask_boxes(masks) + np.array([x0, y0, x0, y0])
-            whole = ~cut_by_crop(boxes, crop, (shown.shape[0], shown.shape[1]))
-            clicked = batch[chosen // low.shape[1]] * side + np.array([x0, y0])
-            parts.append(
-                _Candidates(
-                    RunLengths.from_masks(_on_picture(masks[whole], crop, shown.shape)),
-                    boxes[whole],
-                    quality.flatten().numpy()[chosen][whole],
-                    stability[whole],
-                    clicked[whole],
-                    np.tile(np.array(crop), (int(whole.sum()), 1)),
-                )
+    """Find the masks of one part of the picture, best first. `points` are shares of width and height."""
+    image = OpenImage(part.piece, predictor, 2, statistics)
+    found: list[_Candidates] = []
+    n = options.points_per_batch
+    try:
+        embedded = image.embedded((2, 0))
+        for batch in np.split(points, range(n, len(points), n)):
+            clicks = torch.from_numpy(batch * part.content[::-1]).float()[:, None]
+            low, quality = predictor.decode(
+                embedded, points=(clicks, torch.ones(clicks.shape[:2])), multimask=True
             )
-        tick(len(batch))
-    predictor.forget(image)
-    found = _Candidates.joined(parts)
-    return found.take(non_maximum_suppression(found.boxes, found.quality, options.box_nms_thresh))
+            found.extend(_sure(part, batch, low.to(predictor.device), quality, options))
+            tick(len(batch))
+    finally:
+        predictor.forget(image)
+    joined = _Candidates.joined(found)
+    best = non_maximum_suppression(joined.boxes, joined.quality, options.box_nms_thresh)
+    return joined.take(best)
 
 
 def _sure(
+    part: _Part,
+    points: FloatArray,
     low: Float[Tensor, "b t h w"],
     quality: Float[Tensor, "b t"],
-    content: tuple[int, int],
-    piece: Volume,
-    predictor: Predictor,
     options: EverythingOptions,
-) -> Iterator[tuple[BoolArray, IntArray, npt.NDArray[np.float32]]]:
-    """Give masks (n, rows, columns) that are sure and stable, their places in (b t), their stability."""
-    assert isinstance(predictor.preprocess, SlicePreprocess)
-    size, target = predictor.preprocess.size, (piece.shape[0], piece.shape[1])
-    scores = quality.flatten()
-    limit = options.pred_iou_thresh
+) -> Iterator[_Candidates]:
+    """Give the masks that are sure, stable and not cut by the part's edge, a few at a time."""
+    scores, limit = quality.flatten(), options.pred_iou_thresh
     sure = torch.nonzero(scores > limit if limit > 0 else scores.isfinite()).flatten()
-    at_once = max(1, LOGITS_AT_ONCE // max(math.prod(size), math.prod(target)))
-    for places in torch.split(sure, at_once):
-        if not len(places):
-            continue
-        logits = low.flatten(0, 1)[places].to(predictor.device)
-        logits = upsample_logits(logits, size, content, target)
-        stability, areas = stability_scores(logits, options.stability_score_offset)
-        kept = areas > 0
-        if options.stability_score_thresh > 0:
-            kept &= stability >= options.stability_score_thresh
-        masks = (logits[kept] > 0).cpu().numpy()
-        yield masks, places[kept.cpu()].numpy(), stability[kept].cpu().numpy()
+    corner = np.array(part.crop[:2])
+    for rows in sure.split(part.at_once) if len(sure) else ():  # type: ignore[no-untyped-call]
+        logits = low.flatten(0, 1)[rows.to(low.device)]
+        logits = upsample_logits(logits, part.size, part.content, part.shape)
+        stability = stability_scores(logits, options.stability_score_offset)
+        kept = stability >= options.stability_score_thresh  # always so if the threshold is 0
+        masks = (logits[torch.from_numpy(kept).to(low.device)] > 0).cpu().numpy()
+        boxes = mask_boxes(masks) + np.tile(corner, 2)
+        whole = masks.any(axis=(1, 2)) & ~cut_by_crop(boxes, part.crop, part.picture)
+        places = rows.numpy()[kept][whole]
+        yield _Candidates(
+            RunLengths.from_masks(part.on_picture(masks[whole])),
+            boxes[whole],
+            scores[places].numpy(),
+            stability[kept][whole],
+            points[places // low.shape[1]] * part.shape[::-1] + corner,
+            np.tile(part.crop, (len(places), 1)),
+        )
 
 
 def upsample_logits(
@@ -240,17 +275,9 @@ def upsample_logits(
     """
     whole = F.interpolate(low[:, None], size, mode="bilinear", align_corners=False)
     filled = whole[:, :, : content[0], : content[1]]
+    if content == target:  # nothing would change
+        return filled[:, 0]
     return F.interpolate(filled, target, mode="bilinear", align_corners=False)[:, 0]
-
-
-def _on_picture(masks: BoolArray, crop: Box, shape: Sequence[int]) -> BoolArray:
-    """Put masks of a part into the whole picture."""
-    x0, y0, x1, y1 = crop
-    if (x1 - x0, y1 - y0) == (shape[1], shape[0]):
-        return masks
-    whole = np.zeros((len(masks), shape[0], shape[1]), bool)
-    whole[:, y0:y1, x0:x1] = masks
-    return whole
 
 
 def _tidied(found: _Candidates, min_area: int, threshold: float) -> _Candidates:
@@ -283,9 +310,10 @@ class _Tick:
         self.progress("everything", self.done, self.total)
 
 
-def _check_model(predictor: Predictor) -> None:
-    config = predictor.model.config
-    if not isinstance(predictor.preprocess, SlicePreprocess):
+def _slice_chain(predictor: Predictor) -> SlicePreprocess:
+    """Check that the model can do it, and give its preprocessing."""
+    config, chain = predictor.model.config, predictor.preprocess
+    if not isinstance(chain, SlicePreprocess):
         raise ConfigError(
             f"everything-mode works on pictures and slices, and model {config.name!r} sees "
             f"{config.ndim} axes: take a 2D model, such as sam_vit_b"
@@ -295,6 +323,7 @@ def _check_model(predictor: Predictor) -> None:
             f"everything-mode chooses among several masks per click, and model {config.name!r} gives "
             "one: take a model with more mask tokens, such as sam_vit_b with 4"
         )
+    return chain
 
 
 def _slice_index(image: OpenImage, index: int | None) -> int:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 BoolArray = npt.NDArray[np.bool_]
@@ -19,18 +19,20 @@ EDGE_PX = 20
 _BLOCK = 1024
 
 
-def stability_scores(
-    logits: Float[Tensor, "n h w"], offset: float
-) -> tuple[Float[Tensor, " n"], Int[Tensor, " n"]]:
+def stability_scores(logits: Float[Tensor, "n h w"], offset: float) -> FloatArray:
     """Measure how little masks change when the threshold moves by `offset` up and down, from 0 to 1.
 
-    Returns:
-        The area above the high threshold over that above the low one; 0 where both are empty (the
-        published code gives NaN there, and its sums run over in 16 bits), and the areas at 0.
+    This is the area above the high threshold over that above the low one; 0 where both are empty. (The
+    published code gives NaN there, and its sums run over in 16 bits.)
     """
-    inner = (logits > offset).sum(dim=(1, 2))
-    outer = (logits > -offset).sum(dim=(1, 2))
-    return inner.float() / outer.clamp(min=1).float(), (logits > 0).sum(dim=(1, 2))
+    return areas(logits > offset) / np.maximum(areas(logits > -offset), 1)
+
+
+def areas(masks: Bool[Tensor, "n h w"]) -> IntArray:
+    """Count the pixels of each mask."""
+    if masks.device.type == "cpu":  # ten times as fast as torch's sum
+        return np.array([np.count_nonzero(mask) for mask in masks.numpy()], np.int64)
+    return np.asarray(masks.sum(dim=(1, 2)).cpu().numpy(), np.int64)
 
 
 def mask_boxes(masks: BoolArray) -> IntArray:
@@ -38,8 +40,7 @@ def mask_boxes(masks: BoolArray) -> IntArray:
 
     An empty mask has the box (0, 0, 0, 0).
     """
-    rows = np.logical_or.reduce(masks, axis=2)
-    columns = np.logical_or.reduce(masks, axis=1)
+    rows, columns = (np.logical_or.reduce(masks, axis=axis) for axis in (2, 1))
     low = [side.argmax(axis=1) for side in (columns, rows)]
     high = [side.shape[1] - 1 - side[:, ::-1].argmax(axis=1) for side in (columns, rows)]
     boxes = np.stack(low + high, axis=1).astype(np.int64)
