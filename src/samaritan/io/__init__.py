@@ -174,7 +174,9 @@ def _read(path: Path, options: ReadOptions) -> Volume:
     if found == "nrrd":
         from samaritan.io import nrrd, nrrd_seg
 
-        return (nrrd_seg if nrrd_seg.is_segmentation(path) else nrrd).read(path, options)
+        if nrrd_seg.is_segmentation(path):
+            return nrrd_seg.read(path, options)
+        return nrrd.read(path, options)
     if found == "metaimage":
         from samaritan.io import metaimage
 

@@ -71,7 +71,7 @@ def _by_suffix(path: Path, head: bytes) -> Family | None:
         return _half_of_a_pair(path, head)
     if name.endswith(".nii"):
         return "nifti"
-    if _looks_like_bare_dicom(head):
+    if _is_bare_dicom(head):
         return "dicom"
     return None
 
@@ -96,7 +96,7 @@ def _is_analyze(head: bytes) -> bool:
     return head[:4] in (struct.pack("<i", 348), struct.pack(">i", 348))
 
 
-def _looks_like_bare_dicom(head: bytes) -> bool:
+def _is_bare_dicom(head: bytes) -> bool:
     """DICOM without preamble: starts with an element of group 0002 or 0008, little endian."""
     if len(head) < 16 or head[:2] not in (b"\x08\x00", b"\x02\x00"):
         return False
@@ -126,3 +126,13 @@ def _refuse_known(head: bytes, path: Path) -> None:
         raise UnsupportedFormat(
             f"{path} holds raw voxels without a header. Read the header (.nhdr, .mhd, .hdr) instead"
         )
+
+
+def looks_like_dicom(path: Path) -> bool:
+    """Whether a file of a folder starts like DICOM, with or without preamble."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(200)
+    except OSError:
+        return False
+    return head[128:132] == b"DICM" or _is_bare_dicom(head)

@@ -102,7 +102,7 @@ def _load(path: Path, family: str) -> Any:
 def _close(image: Any) -> None:
     """Close the file that nibabel's PAR/REC reader leaves open."""
     opened = getattr(image.dataobj, "file_like", None)
-    if hasattr(opened, "close"):
+    if opened is not None and hasattr(opened, "close"):
         opened.close()
 
 
