@@ -270,10 +270,11 @@ def _predictor(
 def _everything(
     predictor: Predictor, volume: Volume, axis: int | None, index: int | None, report: Report
 ) -> LabelMap:
-    from samaritan.infer.everything import generate_masks, label_map
+    from samaritan.infer.everything import generate_masks
+    from samaritan.infer.mask_records import label_map
 
     records = generate_masks(predictor, volume, axis=axis, index=index, progress=report)
-    return label_map(records, volume.grid)
+    return label_map(records, volume)
 
 
 def _check_writable(grid: Grid, output: Path) -> None:
