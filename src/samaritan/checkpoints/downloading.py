@@ -37,7 +37,7 @@ class Patience:
 
     attempts: int = 4
     """Times in a row without any progress before giving up."""
-    pause_s: float = 1.0
+    pause_s: float = 0.5
     """Before the second attempt; doubled before each further one."""
     timeout_s: float = 30.0
     """For a connection, and for each block."""

@@ -39,7 +39,7 @@ def list_weights(as_json: _Json = False) -> None:
         table.add_column(title, justify="right" if title == "size" else "left", no_wrap=True)
     for p, path in rows:
         cells = (p.name, p.system, _size(p), p.licence, "yes" if path else "")
-        table.add_row(*cells, "yes" if p.supported else "not yet")
+        table.add_row(*cells, "yes" if p.supported else "no")
     Console(soft_wrap=True, highlight=False).print(table)
 
 
@@ -176,7 +176,7 @@ def _print_json(values: Any) -> None:
 
 
 def _size(published: Published) -> str:
-    about = "" if published.size_exact else "about "
+    about = "" if published.size_exact else "~"
     return f"{about}{published.size / 1e6:,.0f} MB"
 
 
