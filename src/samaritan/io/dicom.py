@@ -31,11 +31,17 @@ def read(path: Path, options: ReadOptions) -> Volume:
         FileError: if the folder holds several series, or slices that are not one even volume.
         UnsupportedFormat: if it holds no image; the text names what it is.
     """
+    # pydicom parses an element when it is first looked at, so damage can show anywhere below
+    with guard(path, "read as DICOM"):
+        return _read(path, options)
+
+
+def _read(path: Path, options: ReadOptions) -> Volume:
     notes: list[str] = []
     if path.is_dir():
         found, segmentations, others = scan(path)
         if not found and len(segmentations) == 1:
-            return read(segmentations[0][0], options)
+            return _read(segmentations[0][0], options)
         if not found:
             what = f"{len(segmentations)} segmentations" if segmentations else "no DICOM image"
             raise UnsupportedFormat(

@@ -50,7 +50,7 @@ def read(path: Path, options: ReadOptions) -> Volume:
         found = planes(path, dataset)
         grid, slots, notes = _grid(dataset, found, path)
         frames = [
-            _Frame(n, slot, _segment_number(dataset, n) if kind != "LABELMAP" else 0)
+            _Frame(n, slot, _segment_number(dataset, n, path) if kind != "LABELMAP" else 0)
             for n, slot in enumerate(slots)
         ]
     check_need(path, grid.n_voxels * 2, options.max_bytes)
@@ -86,10 +86,10 @@ def _names(dataset: Any) -> dict[int, str]:
     return {number: name for number, name in sorted(found.items()) if number > 0}
 
 
-def _segment_number(dataset: Any, frame: int) -> int:
+def _segment_number(dataset: Any, frame: int, path: Path) -> int:
     item = group(dataset, frame, "SegmentIdentificationSequence")
     if item is None:
-        raise CorruptFile(f"frame {frame} does not say which segment it belongs to")
+        raise CorruptFile(f"{path}: frame {frame} does not say which segment it belongs to")
     return int(item.ReferencedSegmentNumber)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import colorsys
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,7 @@ def write(volume: Volume, path: Path, source: Source | None) -> None:
         )
     highdicom = optional.require("highdicom", extra="dicom", purpose="write DICOM segmentations")
     grid, headers = _source(source)
+    _check_references(headers, path)
     labels = _on_source_grid(volume, grid, path)
     values = labels.labels()
     if not values:
@@ -54,8 +56,10 @@ def write(volume: Volume, path: Path, source: Source | None) -> None:
     array = np.moveaxis(_numbered(labels, values), (2, 1, 0), (0, 1, 2))  # (slice, row, column)
     with replacing(path) as (new,):
         try:
-            segmentation = _segmentation(highdicom, array, labels, values, headers)
-            segmentation.save_as(new)
+            with warnings.catch_warnings():  # highdicom warns about anonymised names of patients
+                warnings.simplefilter("ignore", UserWarning)
+                segmentation = _segmentation(highdicom, array, labels, values, headers)
+                segmentation.save_as(new)
         except (ValueError, TypeError, AttributeError, KeyError) as error:
             raise UnsupportedFormat(
                 f"{path}: highdicom could not make a segmentation of this series: {error}"
@@ -75,6 +79,21 @@ def _source(source: Source) -> tuple[Grid, list[Any]]:
             raise FileError("source= is empty: pass the folder or files of the segmented series")
         grid, found = grid_of([(file, open_dataset(file)) for file in files], files[0].parent)
     return grid, [dataset for _, dataset in found]
+
+
+def _check_references(headers: list[Any], path: Path) -> None:
+    """A segmentation refers to its source by identifiers, which anonymisers may have removed."""
+    for name in ("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID"):
+        if not all(header.get(name) for header in headers):
+            raise UnsupportedFormat(
+                f"{path}: the source series has no {name} (anonymised away?), to which a DICOM segmentation "
+                "must refer. Write .seg.nrrd or .nii.gz instead"
+            )
+    if len({str(header.SOPInstanceUID) for header in headers}) < len(headers):
+        raise UnsupportedFormat(
+            f"{path}: files of the source series share one SOPInstanceUID, so a DICOM segmentation cannot "
+            "refer to them. Write .seg.nrrd or .nii.gz instead"
+        )
 
 
 def _on_source_grid(volume: LabelMap, grid: Grid, path: Path) -> LabelMap:

@@ -96,13 +96,10 @@ def read_head(path: Path, count: int) -> bytes:
         if head[:2] != b"\x1f\x8b":
             return head[:count]
         file.seek(0)
-        found = bytearray()
-        with contextlib.suppress(zlib.error, EOFError):
-            for piece in pieces(file, "gzip"):
-                found += piece
-                if len(found) >= count:
-                    break
-        return bytes(found[:count])
+        try:
+            return zlib.decompressobj(31).decompress(file.read(count + (1 << 16)), count)
+        except zlib.error as error:
+            raise CorruptFile(f"{path} is damaged at its beginning: {error}") from error
 
 
 def is_gzip(path: Path) -> bool:

@@ -29,6 +29,7 @@ from samaritan.volume import Volume
 Array = npt.NDArray[Any]
 
 _DATA_START = 284
+_HEADER = 90
 _TYPES = {0: ">u1", 1: ">i4", 3: ">f4", 4: ">i2", 10: ">u2"}
 _ABLE = "NIfTI (.nii.gz) or NRRD (.nrrd)"
 
@@ -82,9 +83,7 @@ def _header(path: Path) -> Any:
     if len(head) < _DATA_START or int.from_bytes(head[:4], "big") != 1:
         raise CorruptFile(f"{path} does not start with a complete MGH header")
     with guard(path):
-        header = MGHHeader(
-            head + b"\0" * (MGHHeader.template_dtype.itemsize - len(head)), check=False
-        )
+        header = MGHHeader(head[:_HEADER], check=False)
     dims = [int(n) for n in header["dims"]]
     if min(dims) < 1:
         raise CorruptFile(f"{path}: its header says dimensions {dims}, expected positive numbers")
@@ -133,7 +132,7 @@ def write(volume: Volume, path: Path) -> None:
     header["delta"] = grid.spacing_mm
     header["Mdc"] = grid.direction.T
     header["Pxyz_c"] = grid.index_to_mm(np.asarray(grid.shape) / 2)
-    start = header.binaryblock[:_DATA_START]
+    start = header.binaryblock[:_HEADER].ljust(_DATA_START, b"\0")
     planes = [array] if array.ndim == 3 else list(np.moveaxis(array, 3, 0))
     with replacing(path) as (new,):
         with contextlib.ExitStack() as stack:

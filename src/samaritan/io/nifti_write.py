@@ -69,7 +69,7 @@ def _stored(volume: Volume, path: Path) -> tuple[Array, str]:
     if array.dtype.kind not in "iuf" or array.dtype.itemsize > 8:
         raise UnsupportedFormat(f"{path}: NIfTI is not written with voxels of type {array.dtype}")
     colors = _COLORS.get(volume.channels, "") if array.dtype == np.uint8 else ""
-    return array, colors
+    return array.astype(array.dtype.newbyteorder("="), copy=False), colors
 
 
 def _header(volume: Volume, array: Array, colors: str, *, single: bool) -> Any:
