@@ -62,7 +62,7 @@ def phantom_picture(
     value, labels = painters[kind](row, column, rng)
     grid = Grid.pixels(shape)
     image = np.clip(np.rint(value * 255), 0, 255).astype(np.uint8)
-    channels = ("red", "green", "blue") if image.ndim == 3 else ()
+    channels = ("R", "G", "B") if image.ndim == 3 else ()
     meta = {"source": "phantom", "modality": kind, "seed": seed}
     return Phantom(
         Volume(np.expand_dims(image, 2), grid, channels=channels, meta=meta, notes=(NOTE,)),
