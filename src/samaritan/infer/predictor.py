@@ -104,7 +104,7 @@ class Predictor:
         progress: Progress | None = None,
     ) -> None:
         config = model.config
-        self.device = torch.device(device or best_device())
+        self.device = resolve_device(device)
         self.model = model.to(self.device).eval()
         self.preprocess = preprocess or default_preprocess(
             config.ndim, config.image_size, config.in_channels
@@ -245,11 +245,28 @@ class Predictor:
             yield
 
 
-def best_device() -> str:
-    """Choose CUDA, then Apple's MPS, then the CPU."""
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+def resolve_device(device: str | torch.device | None) -> torch.device:
+    """Turn a name into a device that works here; None is CUDA, then Apple's MPS, then the CPU.
+
+    Raises:
+        ConfigError: if there is no such device on this machine.
+    """
+    present = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if device is None:
+        return torch.device(next(name for name, works in present.items() if works))
+    try:
+        chosen = torch.device(device)
+    except RuntimeError:
+        chosen = None
+    last = torch.cuda.device_count() if chosen is not None and chosen.type == "cuda" else 1
+    if chosen is None or not present.get(chosen.type) or (chosen.index or 0) >= last:
+        usable = [name for name, works in present.items() if works]
+        raise ConfigError(f"device {str(device)!r} is not one of this machine; use one of {usable}")
+    return chosen
 
 
 def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype:

@@ -12,14 +12,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from samaritan.errors import FileError, UnsupportedFormat
+from samaritan.errors import FileError, SamaritanError, UnsupportedFormat
 from samaritan.io.options import ComplexPart, Frame, Overlap, ReadOptions
 from samaritan.io.values import finite
 
 if TYPE_CHECKING:
+    from samaritan.geometry import Grid
     from samaritan.volume import LabelMap, Volume
 
-__all__ = ["WRITABLE", "finite", "read", "read_labels", "write"]
+__all__ = ["WRITABLE", "check_writable", "finite", "read", "read_labels", "write"]
 
 WRITABLE = (
     ".nii", ".nii.gz", ".hdr", ".img", ".nrrd", ".nhdr", ".seg.nrrd", ".mha", ".mhd", ".mgz", ".mgh",
@@ -149,6 +150,42 @@ def write(
         raise FileError(f"{where} {kind}. Choose another name")
     _write(volume, where, source)
     return where
+
+
+def check_writable(path: str | os.PathLike[str], grid: Grid) -> None:
+    """Refuse now what `write` would refuse later: for callers with long work in between.
+
+    Args:
+        path: where a label map will be written.
+        grid: the grid that it will have.
+
+    Raises:
+        FileError: if the folder cannot be written, or the suffix is not known.
+        GeometryError: if the format cannot hold the grid.
+    """
+    from tempfile import TemporaryDirectory
+
+    import numpy as np
+
+    from samaritan.volume import LabelMap
+
+    where = Path(path).absolute()
+    present = next(folder for folder in where.parents if folder.exists())
+    if where.is_dir() or not present.is_dir() or not os.access(present, os.W_OK):
+        reason = (
+            "it is a folder" if where.is_dir() else f"{present} is not a folder that can be written"
+        )
+        raise FileError(f"{path} cannot be written: {reason}. Choose another place")
+    if where.suffix.lower() == ".dcm":
+        return  # needs the series that was segmented, and says so when it is written
+    corner = grid.window((0, 0, 0), [min(n, 2) for n in grid.shape])
+    with TemporaryDirectory() as folder:
+        try:
+            _write(
+                LabelMap(np.zeros(corner.shape, np.uint8), corner), Path(folder) / where.name, None
+            )
+        except SamaritanError as error:
+            raise type(error)(str(error).replace(folder, str(where.parent))) from error
 
 
 def _known(channel: int | str, volume: Volume, path: str | os.PathLike[str]) -> int | str:
