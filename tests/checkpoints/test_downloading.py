@@ -16,7 +16,7 @@ from samaritan.errors import DownloadError
 
 DATA = bytes(range(256)) * 12_000  # three blocks and a bit
 SHA256 = hashlib.sha256(DATA).hexdigest()
-FAST = Patience(attempts=3, pause_s=0.001, timeout_s=5)
+FAST = Patience(attempts=3, pause_s=0.001, timeout_s=5.0)
 
 
 @dataclass
@@ -123,7 +123,7 @@ def test_a_later_call_continues_the_partial_file(server, tmp_path):
     behaviour, url = server
     behaviour.cut, behaviour.fail = [1000], []
     with pytest.raises(DownloadError, match="broke off"):
-        download(f"{url}/w.pth", tmp_path / "w.pth", patience=Patience(1, 0.001, 5))
+        download(f"{url}/w.pth", tmp_path / "w.pth", patience=Patience(1, 0.001, 5.0))
     assert names(tmp_path) == ["w.pth.part", "w.pth.part.json"]
     download(f"{url}/w.pth", tmp_path / "w.pth", patience=FAST)
     assert (tmp_path / "w.pth").read_bytes() == DATA
@@ -135,7 +135,7 @@ def test_a_changed_file_is_started_again(server, tmp_path):
     behaviour, url = server
     behaviour.cut = [1000]
     with pytest.raises(DownloadError):
-        download(f"{url}/w.pth", tmp_path / "w.pth", patience=Patience(1, 0.001, 5))
+        download(f"{url}/w.pth", tmp_path / "w.pth", patience=Patience(1, 0.001, 5.0))
     behaviour.etag, behaviour.data = '"v2"', DATA[::-1]
     download(f"{url}/w.pth", tmp_path / "w.pth", patience=FAST)
     assert (tmp_path / "w.pth").read_bytes() == DATA[::-1]

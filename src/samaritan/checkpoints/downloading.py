@@ -15,7 +15,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from email.message import Message
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import IO, Any
 
 from samaritan._version import __version__
 from samaritan.checkpoints.hashing import sha256_of
@@ -50,15 +50,6 @@ class Downloaded:
     size: int
     sha256: str
     etag: str | None
-
-
-class _Response(Protocol):
-    """What is used of an answer."""
-
-    status: int
-    headers: Message
-
-    def read(self, amount: int, /) -> bytes: ...
 
 
 class _Restart(Exception):
@@ -169,7 +160,7 @@ class _Transfer:
                 raise _Restart from error
             raise
 
-    def receive(self, response: _Response, start: int, hops: list[Message]) -> None:
+    def receive(self, response: http.client.HTTPResponse, start: int, hops: list[Message]) -> None:
         """Append the body of an answer to the partial file."""
         total = _total(response)
         if response.status == 206:
@@ -189,7 +180,9 @@ class _Transfer:
         with self.part.open("ab" if start else "wb") as file:
             self.copy(response, file, start, total)
 
-    def copy(self, response: _Response, file: IO[bytes], done: int, total: int | None) -> None:
+    def copy(
+        self, response: http.client.HTTPResponse, file: IO[bytes], done: int, total: int | None
+    ) -> None:
         while block := response.read(_BLOCK):
             done += len(block)
             if total is not None and done > total:
@@ -202,7 +195,7 @@ class _Transfer:
         if total is not None and done < total:
             raise _Stopped(f"{done:,} of {total:,} bytes have come")
 
-    def check_answer(self, response: _Response, total: int | None) -> None:
+    def check_answer(self, response: http.client.HTTPResponse, total: int | None) -> None:
         """Refuse pages, and files of another size, before they are fetched."""
         if response.headers.get_content_type() == "text/html":
             raise self.failed("the server sends a web page instead of the file")
@@ -254,7 +247,9 @@ class _Transfer:
         self.forget()
         return {}
 
-    def remember(self, response: _Response, total: int | None, hops: list[Message]) -> None:
+    def remember(
+        self, response: http.client.HTTPResponse, total: int | None, hops: list[Message]
+    ) -> None:
         """Note what the partial file is part of."""
         stated = (_HEX64.match(h.get("X-Linked-Etag", "")) for h in [*hops, response.headers])
         self.state = {
@@ -285,7 +280,7 @@ class _Hops(urllib.request.HTTPRedirectHandler):
     def redirect_request(
         self,
         req: urllib.request.Request,
-        fp: IO[bytes],
+        fp: Any,
         code: int,
         msg: str,
         headers: Any,
@@ -298,7 +293,7 @@ class _Hops(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def _total(response: _Response) -> int | None:
+def _total(response: http.client.HTTPResponse) -> int | None:
     """Bytes of the whole file, as an answer states them."""
     span = re.match(r"bytes \d+-\d+/(\d+)$", response.headers.get("Content-Range", ""))
     if span:

@@ -40,10 +40,6 @@ def fit(model: Sam, source: Source, *, resize_positions: bool) -> Fitted:
     Raises:
         CheckpointError: with everything that does not fit, sorted by kind.
     """
-    if not isinstance(model, Sam):
-        raise CheckpointError(
-            f"weights are loaded into a model of create_model, not into a {type(model).__name__}"
-        )
     if source.system.why_not:
         raise CheckpointError(
             f"{source.where} holds {source.system.title}: {source.system.why_not}"

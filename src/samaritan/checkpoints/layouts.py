@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -111,7 +112,7 @@ def _is_array(value: Any) -> bool:
     return isinstance(value, Tensor | np.ndarray)
 
 
-def _tensor(name: str, value: Tensor | np.ndarray[Any, Any]) -> Tensor:
+def _tensor(name: str, value: Tensor | npt.NDArray[Any]) -> Tensor:
     if isinstance(value, np.ndarray):
         try:
             return torch.from_numpy(np.ascontiguousarray(value)).reshape(value.shape)

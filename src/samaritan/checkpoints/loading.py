@@ -8,6 +8,8 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
 from samaritan.checkpoints.cache import licence_of
 from samaritan.checkpoints.fitting import copy_into, fit
 from samaritan.checkpoints.hashing import sha256_of
@@ -25,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 
 def load_weights(
-    model: Sam,
+    model: nn.Module,
     path_or_mapping: str | Path | Mapping[str, Any],
     *,
     resize_positions: bool = True,
@@ -55,6 +57,10 @@ def load_weights(
     >>> report.source, report.missing
     ('plain', ())
     """
+    if not isinstance(model, Sam):
+        raise CheckpointError(
+            f"weights are loaded into a model of create_model, not into a {type(model).__name__}"
+        )
     return _load(
         model,
         find_source(path_or_mapping),
