@@ -22,6 +22,7 @@ _HOMES = {
     "read_labels": "samaritan.io",
     "write": "samaritan.io",
     "phantom": "samaritan.phantoms",
+    "phantom_picture": "samaritan.phantoms",
     "create_model": "samaritan.models",
     "model_names": "samaritan.models",
     "load_weights": "samaritan.checkpoints",
@@ -65,7 +66,7 @@ if TYPE_CHECKING:
     from samaritan.infer import Predictor, Session, generate_masks
     from samaritan.io import read, read_labels, write
     from samaritan.models import create_model, model_names
-    from samaritan.phantoms import phantom
+    from samaritan.phantoms import phantom, phantom_picture
     from samaritan.prompts import Boxes, MaskPrompt, Points
     from samaritan.transforms import Preprocess
     from samaritan.volume import LabelMap, Volume
