@@ -16,7 +16,7 @@ from torch import nn
 
 from samaritan.checkpoints import load_model, load_weights, read_header
 from samaritan.checkpoints.reading import read_file
-from samaritan.errors import CorruptFile, TooLarge, UnsafeFile, UnsupportedFormat
+from samaritan.errors import CheckpointError, CorruptFile, TooLarge, UnsafeFile, UnsupportedFormat
 
 
 class Calls:
@@ -203,3 +203,25 @@ def test_torchscript_is_named(tmp_path):
             archive.writestr(name, b"")
     with pytest.raises(UnsupportedFormat, match="TorchScript"):
         read_file(file)
+
+
+def test_tuples_nested_very_deep_are_refused(tmp_path):
+    file = tmp_path / "w.pth"
+    key = ()
+    for _ in range(40):
+        key = (key,)
+    torch.save({"x": torch.zeros(1), "deep": key}, file)
+    assert read_file(file).content["deep"] == key
+    for _ in range(60):
+        key = (key,)
+    torch.save({"x": torch.zeros(1), "deep": key}, file)
+    with pytest.raises(CorruptFile, match="nests tuples"):
+        read_file(file)
+
+
+def test_tables_that_contain_themselves_hold_no_weights(make, tmp_path):
+    content = {}
+    content["model"] = content
+    torch.save(content, tmp_path / "w.pth")
+    with pytest.raises(CheckpointError, match="no tensors"):
+        load_weights(make(), tmp_path / "w.pth")

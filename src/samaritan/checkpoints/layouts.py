@@ -88,12 +88,12 @@ def _unwrap(content: Any) -> tuple[dict[str, Any], list[str], list[str]]:
         if wrapper is None or len(words) == 2:
             break
         words.append(wrapper)
-        ignored += [str(key) for key in content if key != wrapper]
+        ignored += [_name(key) for key in content if key != wrapper]
         content = content[wrapper]
     tensors = {str(key): value for key, value in content.items() if _is_array(value)}
-    ignored += [str(key) for key, value in content.items() if not _is_array(value)]
+    ignored += [_name(key) for key, value in content.items() if not _is_array(value)]
     if not tensors:
-        keys = ", ".join(repr(str(key)) for key in list(content)[:8])
+        keys = ", ".join(repr(_name(key)) for key in list(content)[:8])
         raise CheckpointError(
             f"there are no weights in it: no tensors among its {len(content)} entries ({keys}), and none "
             f"of {', '.join(WRAPPERS)} holds any"
@@ -101,11 +101,13 @@ def _unwrap(content: Any) -> tuple[dict[str, Any], list[str], list[str]]:
     return tensors, words, ignored
 
 
-def _holds_tensors(value: Any) -> bool:
-    return isinstance(value, Mapping) and (
-        any(_is_array(v) for v in value.values())
-        or any(_holds_tensors(value.get(w)) for w in WRAPPERS)
-    )
+def _holds_tensors(value: Any, depth: int = 2) -> bool:
+    """Whether a mapping, or one wrapped in it, holds tensors."""
+    if not isinstance(value, Mapping):
+        return False
+    if any(_is_array(v) for v in value.values()):
+        return True
+    return depth > 1 and any(_holds_tensors(value.get(w), depth - 1) for w in WRAPPERS)
 
 
 def _is_array(value: Any) -> bool:
@@ -133,6 +135,11 @@ def _common_prefix(state: Mapping[str, Tensor]) -> str:
     """The prefix of all names that belong to a SAM, if it is the same for all of them."""
     prefixes = {match[1] for key in state if (match := _PREFIX.match(key))}
     return prefixes.pop() if len(prefixes) == 1 else ""
+
+
+def _name(key: Any) -> str:
+    """A key as it may stand in a message."""
+    return str(key)[:80]
 
 
 def _article(content: Any) -> str:

@@ -16,6 +16,7 @@ MAX_PICKLE_BYTES = 64 * 2**20
 """Longest pickle that is looked at; the tensors of a checkpoint are stored beside it, not in it."""
 
 _DAMAGE = (ValueError, IndexError, KeyError, EOFError, OverflowError, TypeError)
+_MAX_DEPTH = 50
 _MARK = object()
 _UNKNOWN = object()
 _PUTS = ("PUT", "BINPUT", "LONG_BINPUT")
@@ -27,6 +28,13 @@ class Name:
     """A global that a pickle asks for, by its Python 3 name."""
 
     dotted: str
+
+
+@dataclass(frozen=True)
+class _Nested:
+    """A tuple with tuples in it."""
+
+    levels: int
 
 
 @dataclass(frozen=True)
@@ -131,7 +139,7 @@ class _Tracer:
         elif name in ("PERSID", "BINPERSID"):
             value = self.claim(popped[0] if popped else None)
         elif name.startswith("TUPLE"):
-            value = tuple(popped)
+            value = self.tuple_of(popped)
         elif name == "EMPTY_TUPLE":
             value = ()
         elif name == "DUP":
@@ -143,6 +151,15 @@ class _Tracer:
             value = None if name == "NONE" else _UNKNOWN
         if op.stack_after:
             self.stack.append(value)
+
+    def tuple_of(self, items: list[Any]) -> object:
+        """A flat tuple as it is, a nested one by its depth: hashing a very deep one ends the process."""
+        depth = 1 + max(
+            (v.levels if isinstance(v, _Nested) else isinstance(v, tuple) for v in items), default=0
+        )
+        if depth > _MAX_DEPTH:
+            raise ValueError(f"it nests tuples more than {_MAX_DEPTH} deep")
+        return tuple(items) if depth == 1 else _Nested(depth)
 
     def named(self, module: str, attribute: str) -> Name:
         """Record a global under its Python 3 name."""
