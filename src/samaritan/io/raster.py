@@ -114,7 +114,8 @@ def _open(file: Any, path: Path, kind: str) -> Any:
                 "grey, or convert it to 8-bit colour"
             )
         file.seek(0)
-    return Image.OPEN[kind][0](file, str(path))
+    # without a file name Pillow does not map the file, which scrambles turned TIFF pictures (13.0)
+    return Image.OPEN[kind][0](file, "")
 
 
 def _wanted_pages(count: int, options: ReadOptions, path: Path) -> list[int]:
@@ -156,7 +157,7 @@ def _page(image: Any, path: Path, kind: str, options: ReadOptions) -> _Page:
         raise UnsupportedFormat(f"{path}: pictures of mode {mode!r} cannot be read")
     array = native(np.array(image))
     if array.dtype == np.bool_:
-        array = array.view(np.uint8)
+        array = (array.view(np.uint8) != 0).astype(np.uint8)  # Pillow stores 255 for True
     return _Page(array, _CHANNELS.get(mode, ()), tuple(notes))
 
 
