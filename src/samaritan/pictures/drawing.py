@@ -39,7 +39,10 @@ if TYPE_CHECKING:
     from samaritan.prompts import Boxes, Points
     from samaritan.volume import LabelMap, Volume
 
-MOST_NAMES = 16
+DPI = 150
+"""Pixels per inch, unless asked otherwise."""
+
+MOST_NAMES = 20
 """The legend names this many objects at most."""
 
 _BACK, _TEXT, _DIM = "#101010", "#e8e8e8", "#9a9a9a"
@@ -58,7 +61,7 @@ def draw(
 ) -> Figure:
     """Draw three orthogonal planes, or the only slice of a flat image, with mask contours and prompts.
 
-    Prompts that lie in a shown plane are drawn solid, others hollow or dashed. All planes have one scale, in
+    Prompts that lie in a shown plane are drawn bold, others thin or dashed. All planes have one scale, in
     millimetres.
 
     Args:
@@ -67,7 +70,7 @@ def draw(
         points: clicks: green plus for positive, red cross for negative.
         boxes: outlined in white.
         at: array index that the planes go through; by default the first positive click, the centre of the
-            first box, the slices that show most of the mask, or the centre.
+            first box, the slices that show most labels of the mask, or the centre.
         title: a line above.
         window: intensities that become black and white; see `choose_window` for the default.
         crosshair: whether to show where the planes cut each other.
@@ -87,7 +90,7 @@ def draw(
     layout = choose_layout(
         [plane.size for plane in scene.planes], [text for text, _ in entries], title
     )
-    figure = Figure(figsize=layout.size, dpi=150, facecolor=_BACK)
+    figure = Figure(figsize=layout.size, dpi=DPI, facecolor=_BACK)
     limits = window or (None if is_colour(shown) else choose_window(shown, _own(volume, scene, at)))
     for plane, box in zip(scene.planes, layout.planes, strict=True):
         axes = figure.add_axes(layout.relative(box), label=plane.name)
@@ -111,8 +114,13 @@ def draw(
     return figure
 
 
-def save_picture(figure: Figure, path: str | os.PathLike[str]) -> Path:
+def save_picture(figure: Figure, path: str | os.PathLike[str], *, dpi: int = DPI) -> Path:
     """Write a figure whole or not at all; the suffix (.png, .jpg, .pdf, .svg) says the format.
+
+    Args:
+        figure: from `draw`.
+        path: where.
+        dpi: pixels per inch; pages are up to about 10 inches wide.
 
     Raises:
         UnsupportedFormat: if matplotlib does not write such files.
@@ -129,7 +137,7 @@ def save_picture(figure: Figure, path: str | os.PathLike[str]) -> Path:
             + ", ".join(f".{name}" for name in sorted(known))
         )
     with replacing(target) as (temporary,):
-        figure.savefig(temporary, format=target.suffix.lstrip(".").lower())
+        figure.savefig(temporary, format=target.suffix.lstrip(".").lower(), dpi=dpi)
     return target
 
 

@@ -20,8 +20,8 @@ PALETTE = (
 )  # fmt: skip
 """Colours of objects in label order, again from the start after the last."""
 
-MOST_FILLED = 0.35
-"""Objects that take more than this part of a plane are outlined, but not tinted."""
+MOST_FILLED = 0.3
+"""Objects that take more than this part of some plane are outlined, but not tinted."""
 
 
 def draw_contours(axes: Axes, labels: Array, scene: Scene) -> None:
@@ -34,7 +34,7 @@ def draw_contours(axes: Axes, labels: Array, scene: Scene) -> None:
     for value in np.unique(labels[labels != 0]):
         colour = colour_of(known.index(int(value)))
         inside = labels == value
-        if np.count_nonzero(inside) < MOST_FILLED * labels.size:
+        if not _is_large(int(value), scene):
             tint[inside] = (*to_rgb(colour), 0.13)
         lines = outline(inside)
         for width, ink, alpha, height in ((2.6, "black", 0.5, 3.0), (1.3, colour, 1.0, 3.1)):
@@ -46,6 +46,12 @@ def draw_contours(axes: Axes, labels: Array, scene: Scene) -> None:
                 autolim=False,
             )  # fmt: skip
     axes.imshow(tint, interpolation="nearest", aspect=axes.get_aspect(), zorder=2)
+
+
+def _is_large(value: int, scene: Scene) -> bool:
+    """Whether a label takes so much of some plane that tinting it would only change the image."""
+    planes = [plane.labels for plane in scene.planes if plane.labels is not None]
+    return any(np.count_nonzero(p == value) > MOST_FILLED * p.size for p in planes)
 
 
 def outline(inside: Array) -> Array:
@@ -67,17 +73,17 @@ def outline(inside: Array) -> Array:
 
 
 def draw_points(axes: Axes, plane: Plane, scene: Scene) -> None:
-    """Mark the clicks: filled where they lie in the plane, hollow where they lie before or behind it."""
+    """Mark the clicks: bold where they lie in the plane, thin where they lie before or behind it."""
     through, down, right = plane.axes
     for at, label in zip(scene.points, scene.point_labels, strict=True):
         here = round(float(at[through])) == plane.index
         colour = POSITIVE if label else NEGATIVE
+        bold, thin = ("P", "+") if label else ("X", "x")
         axes.plot(
-            at[right], at[down], "P" if label else "X", markersize=9 if here else 7,
-            clip_on=False, zorder=6 if here else 5.5,
-            color=colour if here else "none", markeredgecolor="white" if here else colour,
-            markeredgewidth=0.9 if here else 1.3, alpha=1 if here else 0.8, linestyle="none",
-            path_effects=None if here else halo(2, 0.6), gid="point",
+            at[right], at[down], bold if here else thin, markersize=9 if here else 6, color=colour,
+            markeredgecolor="white" if here else colour, markeredgewidth=0.9 if here else 1.3,
+            path_effects=None if here else halo(2.6, 0.6), linestyle="none", clip_on=False,
+            zorder=6 if here else 5.5, gid="point",
         )  # fmt: skip
 
 
