@@ -55,12 +55,15 @@ def fetch(
     return path
 
 
-def locate(path_or_name: str | Path, *, download: bool = True) -> Path:
+def locate(
+    path_or_name: str | Path, *, download: bool = True, progress: Progress | None = None
+) -> Path:
     """The file for a path or the name of published weights.
 
     Args:
         path_or_name: an existing file or folder, or a name.
         download: fetch published weights that are not in the cache.
+        progress: as in `fetch`.
 
     Raises:
         FileError: if there is no such file, and it is not a name either.
@@ -79,7 +82,7 @@ def locate(path_or_name: str | Path, *, download: bool = True) -> Path:
         raise DownloadError(
             f"{published.name} is not in the cache. {_by_hand(published, place_of(published))}"
         )
-    return fetch(published.name)
+    return fetch(published.name, progress=progress)
 
 
 def _fetch_into(

@@ -140,7 +140,7 @@ def segment(
         wanted.check(volume.grid)
         _check_writable(volume.grid, output)
         report("loading the model", 0, 0)
-        predictor = _predictor(model, random_weights, device, precision, window)
+        predictor = _predictor(model, random_weights, device, precision, window, report)
         predictor.progress = report
         if random_weights:
             warn("the weights are random, so the mask means nothing")
@@ -242,8 +242,14 @@ class _Wanted:
 
 
 def _predictor(
-    model: str, random_weights: bool, device: str | None, precision: str, window: str | None
+    model: str,
+    random_weights: bool,
+    device: str | None,
+    precision: str,
+    window: str | None,
+    report: Report,
 ) -> Predictor:
+    from samaritan.checkpoints import locate
     from samaritan.cli.prompt_options import parse_pair
     from samaritan.infer import Predictor
     from samaritan.transforms import SlicePreprocess, WindowPreprocess
@@ -256,7 +262,10 @@ def _predictor(
         torch.manual_seed(0)
         predictor = Predictor(create_model(model), device=device, precision=precision)  # type: ignore[arg-type]
     else:
-        predictor = Predictor.from_checkpoint(model, device=device, precision=precision)  # type: ignore[arg-type]
+        path = locate(
+            model, progress=lambda done, total: report("fetching bytes", done, total or 0)
+        )
+        predictor = Predictor.from_checkpoint(path, device=device, precision=precision)  # type: ignore[arg-type]
     if window is not None:
         pair = parse_pair(window, "window")
         chain = predictor.preprocess
