@@ -18,7 +18,7 @@ from samaritan.models.positions import AXIS_NAMES, interpolate_table, relative_r
 _BIAS_ELEMENTS = {"cpu": 2**21}
 _BIAS_ELEMENTS_ELSEWHERE = 2**26
 
-Tables = list[Float[Tensor, "_ c"]]
+Tables = list[Float[Tensor, "... c"]]
 
 
 class Attention(nn.Module):
@@ -96,41 +96,41 @@ class Attention(nn.Module):
         tables: Tables,
     ) -> Float[Tensor, "n h *queries c"]:
         """Attend, a few rows of queries at a time, so that the bias never exists in one piece."""
-        keys = k.shape[2:-1]
+        scrambled = self.quirks.rel_pos_axes
+        offsets = _scrambled_offsets if scrambled else _offsets
+        first, *others = offsets(tables, q.shape[2:-1], k.shape[2:-1])
         k, v = k.flatten(2, -2), v.flatten(2, -2)
         out = []
         for rows in _row_chunks(q, k):
-            some = q[:, :, rows.start : rows.stop]
-            if self.quirks.rel_pos_axes:
-                bias = scrambled_bias(some, lines[:, :, rows.start : rows.stop], tables, rows, keys)
-            else:
-                bias = decomposed_bias(some, tables, rows, keys)
+            some, near = q[:, :, rows], [first[rows], *others]
+            bias = (
+                scrambled_bias(some, lines[:, :, rows], near)
+                if scrambled
+                else decomposed_bias(some, near)
+            )
             attended = F.scaled_dot_product_attention(some.flatten(2, -2), k, v, attn_mask=bias)
             out.append(attended.reshape(some.shape))
         return out[0] if len(out) == 1 else torch.cat(out, dim=2)
 
 
 def decomposed_bias(
-    q: Float[Tensor, "n h *queries c"], tables: Tables, rows: range, keys: Sequence[int]
+    q: Float[Tensor, "n h *queries c"], offsets: Tables
 ) -> Float[Tensor, "n h q k"]:
-    """The position bias of queries (of some rows of the first axis) for all keys of their window."""
-    letters = "xyz"[: len(keys)]
+    """The position bias of queries for all keys of their window.
+
+    `offsets` holds for each axis the table's row for each query and key position: (q, k, c).
+    """
+    letters = "xyz"[: len(offsets)]
     bias = q.new_zeros(())
-    for axis, (letter, table) in enumerate(zip(letters, tables, strict=True)):
-        queries = rows if axis == 0 else range(q.shape[2 + axis])
-        offsets = relative_rows(table, queries, keys[axis])
-        part = torch.einsum(f"nh{letters}c,{letter}kc->nh{letters}k", q, offsets)
-        part = part.reshape(*part.shape[:-1], *[1] * axis, keys[axis])
+    for axis, (letter, rows) in enumerate(zip(letters, offsets, strict=True)):
+        part = torch.einsum(f"nh{letters}c,{letter}kc->nh{letters}k", q, rows)
+        part = part.reshape(*part.shape[:-1], *[1] * axis, part.shape[-1])
         bias = bias.unsqueeze(-1) + part if axis else part
-    return bias.flatten(2, 1 + len(keys)).flatten(3)
+    return bias.flatten(2, 1 + len(offsets)).flatten(3)
 
 
 def scrambled_bias(
-    q: Float[Tensor, "n h x y z c"],
-    lines: Float[Tensor, "n h x y l c"],
-    tables: Tables,
-    rows: range,
-    keys: Sequence[int],
+    q: Float[Tensor, "n h x y z c"], lines: Float[Tensor, "n h x y l c"], offsets: Tables
 ) -> Float[Tensor, "n h q k"]:
     """The position bias that SAM-Med3D's weights were trained with (see `Quirks.rel_pos_axes`).
 
@@ -138,20 +138,8 @@ def scrambled_bias(
     that stand at the key's other indices in the same line:
     ``q[x,y,z] Rd[x,kz] + q[x,y,kx] Rh[y,kz] + q[x,y,ky] Rw[ky,kz]``.
     `lines` holds the queries of whole lines, tokens that pad the window included.
-
-    Raises:
-        ConfigError: if the window or grid is not a cube, for which the formula is not defined.
     """
-    if len(set(keys)) != 1:
-        raise ConfigError(
-            f"the relative positions of SAM-Med3D (quirk rel_pos_axes) need cubic windows and token "
-            f"grids, not {tuple(keys)}. Use a cubic image size with window_padding, or train "
-            f"without this quirk"
-        )
-    n = keys[0]
-    d = relative_rows(tables[0], rows, n)
-    h = relative_rows(tables[1], range(q.shape[3]), n)
-    w = relative_rows(tables[2], range(n), n)
+    d, h, w = offsets
     own = torch.einsum("nhxyzc,xkc->nhxyzk", q, d)
     at_x = torch.einsum("nhxylc,ykc->nhxylk", lines, h)
     at_y = torch.einsum("nhxylc,lkc->nhxylk", lines, w)
@@ -160,11 +148,25 @@ def scrambled_bias(
     return bias.flatten(2, 4).flatten(3)
 
 
-def _row_chunks(q: Tensor, k: Float[Tensor, "n h m c"]) -> Iterator[range]:
-    """Ranges of the first grid axis of the queries, each with a bias of limited size."""
+def _offsets(tables: Tables, queries: Sequence[int], keys: Sequence[int]) -> Tables:
+    return [relative_rows(t, q, k) for t, q, k in zip(tables, queries, keys, strict=True)]
+
+
+def _scrambled_offsets(tables: Tables, queries: Sequence[int], keys: Sequence[int]) -> Tables:
+    if len(set(keys)) != 1:
+        raise ConfigError(
+            f"the relative positions of SAM-Med3D (quirk rel_pos_axes) need cubic windows and token "
+            f"grids, not {tuple(keys)}. Use a cubic image size with window_padding, or train "
+            f"without this quirk"
+        )
+    return _offsets(tables, (*queries[:2], keys[2]), keys)
+
+
+def _row_chunks(q: Tensor, k: Float[Tensor, "n h m c"]) -> Iterator[slice]:
+    """Slices of the first grid axis of the queries, each with a bias of limited size."""
     n, heads, rows = q.shape[:3]
     limit = _BIAS_ELEMENTS.get(q.device.type, _BIAS_ELEMENTS_ELSEWHERE)
     per_row = n * heads * q[0, 0, 0, ..., 0].numel() * k.shape[2]
     step = max(1, limit // per_row)
     for start in range(0, rows, step):
-        yield range(start, min(start + step, rows))
+        yield slice(start, start + step)

@@ -72,12 +72,12 @@ def interpolate_table(table: Float[Tensor, "old c"], length: int) -> Float[Tenso
 
 
 def relative_rows(
-    table: Float[Tensor, "length c"], queries: range, keys: int
+    table: Float[Tensor, "length c"], queries: int, keys: int
 ) -> Float[Tensor, "q k c"]:
-    """For each query position and each of `keys` key positions, the row of their offset.
+    """For each of `queries` and each of `keys` positions, the row of their offset.
 
     The middle row of the table belongs to offset 0 (query minus key).
     """
-    q = torch.arange(queries.start, queries.stop, device=table.device)
+    q = torch.arange(queries, device=table.device)
     k = torch.arange(keys, device=table.device)
-    return table[q[:, None] - k[None, :] + len(table) // 2]
+    return F.embedding(q[:, None] - k[None, :] + len(table) // 2, table)

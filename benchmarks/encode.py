@@ -1,0 +1,257 @@
+"""Time the image encoders against the plain published formulation, and others that are installed.
+
+    python benchmarks/encode.py --repeats 5 --json encode.json
+
+Every contestant encodes the same image in turn, round after round, so that a busy machine slows all
+of them alike. Ratios are medians of ratios within a round. Peak memory is measured in a process of
+its own for each, above what the model and the image hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import importlib
+import json
+import platform
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+from typing import Any, ClassVar
+
+import psutil
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+sys.path.insert(0, str(Path(__file__).parent))
+import plain
+
+from samaritan.models import Sam, create_model
+from samaritan.models.config import SAM_QUIRKS, SAMMED3D_QUIRKS
+
+Encoder = Callable[[Tensor], Tensor]
+
+
+def attention_flops(q: Any, k: Any, v: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
+    """Operations of the two products of attention, from the shapes (b, heads, tokens, channels)."""
+    b, heads, queries, channels = q
+    return int(2 * b * heads * queries * k[2] * (channels + v[3]))
+
+
+# Fused attention on a CPU, which torch's own counter leaves out.
+FUSED = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention_flops}
+
+CASES = {"sam_vit_b": SAM_QUIRKS, "sammed3d_vit_b_ori": SAMMED3D_QUIRKS}
+
+
+def main() -> None:
+    options = parse()
+    torch.set_num_threads(options.threads)
+    if options.peak:
+        print(json.dumps(peak_memory(*options.peak)))
+        return
+    report: dict[str, Any] = {
+        "torch": torch.__version__,
+        "processor": platform.processor() or platform.machine(),
+        "threads": options.threads,
+        "load": psutil.getloadavg()[0],
+        "matmul_gflops": matmul_rate(),
+        "cases": {},
+    }
+    print(f"torch {report['torch']}, {options.threads} threads, load {report['load']:.2f}")
+    print(f"matrix product (2048^3, float32): {report['matmul_gflops']:.0f} GFLOP/s")
+    for case in options.only or CASES:
+        report["cases"][case] = rows = measure(case, options)
+        show(case, rows)
+    if options.json:
+        Path(options.json).write_text(json.dumps(report, indent=1) + "\n")
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--repeats", type=int, default=5, help="rounds that count")
+    parser.add_argument("--only", nargs="+", choices=CASES, help="cases to run (default: all)")
+    parser.add_argument("--threads", type=int, default=min(2, torch.get_num_threads()))
+    parser.add_argument("--json", metavar="FILE", help="write all numbers here")
+    parser.add_argument("--peak", nargs=2, metavar=("CASE", "NAME"), help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def measure(case: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Times, memory and operations of every contestant that is there."""
+    model, image = load(case)
+    contestants, rows = {}, {}
+    for name, make in CONTESTANTS.items():
+        try:
+            contestants[name] = make(model)
+            rows[name] = {"times_s": []}
+        except (ImportError, ValueError) as reason:
+            rows[name] = {"absent": str(reason)}
+    outputs = {name: encode(image) for name, encode in contestants.items()}  # also warms up
+    difference = (outputs["samaritan"] - outputs["plain"]).abs().max().item()
+    if difference > 1e-3:
+        raise SystemExit(f"{case}: samaritan and plain differ by {difference:.2g}")
+    rows["samaritan"]["max_difference_to_plain"] = difference
+    for name, encode in contestants.items():
+        with FlopCounterMode(display=False, custom_mapping=FUSED) as counter:
+            encode(image)
+        rows[name]["gflop"] = counter.get_total_flops() / 1e9
+    for _ in range(options.repeats):
+        for name, encode in contestants.items():
+            start = time.perf_counter()
+            encode(image)
+            rows[name]["times_s"].append(time.perf_counter() - start)
+    for name in contestants:
+        command = [
+            sys.executable,
+            __file__,
+            "--threads",
+            str(options.threads),
+            "--peak",
+            case,
+            name,
+        ]
+        out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        rows[name] |= json.loads(out)
+    return rows
+
+
+def show(case: str, rows: dict[str, Any]) -> None:
+    print(f"\n{case}")
+    print(f"{'':20}{'median s':>10}{'min..max':>16}{'x plain':>9}{'GFLOP':>8}{'peak MiB':>10}")
+    base = rows["plain"]["times_s"]
+    for name, row in rows.items():
+        if "absent" in row:
+            print(f"{name:20}  ({row['absent']})")
+            continue
+        times = row["times_s"]
+        row["ratio"] = statistics.median(t / b for t, b in zip(times, base, strict=True))
+        spread = f"{min(times):.2f}..{max(times):.2f}"
+        print(
+            f"{name:20}{statistics.median(times):10.3f}{spread:>16}{row['ratio']:9.2f}"
+            f"{row['gflop']:8.0f}{row['peak_mib']:10.0f}"
+        )
+
+
+def peak_memory(case: str, name: str) -> dict[str, float]:
+    """Highest memory while encoding, above what is held before, after one run to warm up."""
+    model, image = load(case)
+    encode = CONTESTANTS[name](model)
+    encode(image)
+    if sys.platform == "linux":
+        ctypes.CDLL("libc.so.6").malloc_trim(0)  # what the warm-up freed counts again
+    with sampled_memory() as peak:
+        encode(image)
+    return {"peak_mib": peak() / 2**20}
+
+
+@contextmanager
+def sampled_memory() -> Iterator[Callable[[], float]]:
+    """The highest resident memory inside the block, above that at its start, in bytes."""
+    process, stop = psutil.Process(), threading.Event()
+    start = highest = process.memory_info().rss
+
+    def watch() -> None:
+        nonlocal highest
+        while not stop.is_set():
+            highest = max(highest, process.memory_info().rss)
+            time.sleep(0.001)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    yield lambda: highest - start
+    stop.set()
+    thread.join()
+
+
+def matmul_rate() -> float:
+    """GFLOP/s of a matrix product, the best of five."""
+    a, b = torch.randn(2, 2048, 2048)
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        a @ b
+        times.append(time.perf_counter() - start)
+    return 2 * 2048**3 / min(times) / 1e9
+
+
+def load(case: str) -> tuple[Sam, Tensor]:
+    """The model with random weights, position tables included, and a random image."""
+    torch.manual_seed(0)
+    model = create_model(case, quirks=CASES[case])
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "pos" in name:
+                parameter.normal_(std=0.1)
+    config = model.config
+    return model, torch.randn(1, config.in_channels, *config.image_size)
+
+
+def ours(model: Sam) -> Encoder:
+    return torch.inference_mode()(model.image_encoder)
+
+
+def published(model: Sam) -> Encoder:
+    weights = model.state_dict()
+    return torch.inference_mode()(lambda image: plain.encode(weights, model.config, image))
+
+
+def segment_anything(model: Sam) -> Encoder:
+    """Meta's package; its predictor wants torchvision, which the encoder does not need."""
+    if model.config.ndim == 3:
+        raise ValueError("2D only")
+    placeholders = _placeholders("torchvision")
+    package = importlib.import_module("segment_anything")
+    for name in placeholders:
+        del sys.modules[name]
+    other = package.sam_model_registry["vit_b"]()
+    other.load_state_dict(model.state_dict())
+    return torch.inference_mode()(other.image_encoder)
+
+
+def transformers(model: Sam) -> Encoder:
+    """Hugging Face's SAM; its weights have other names, so it keeps random ones."""
+    if model.config.ndim == 3:
+        raise ValueError("2D only")
+    package = importlib.import_module("transformers")
+    encoder = package.SamVisionModel(package.SamVisionConfig()).eval()
+    return torch.inference_mode()(lambda image: encoder(image).last_hidden_state)
+
+
+CONTESTANTS: dict[str, Callable[[Sam], Encoder]] = {
+    "samaritan": ours,
+    "plain": published,
+    "segment_anything": segment_anything,
+    "transformers": transformers,
+}
+
+
+class _Placeholder(ModuleType):
+    """A module in which every name exists and is nothing."""
+
+    __path__: ClassVar[list[str]] = []
+
+    def __getattr__(self, name: str) -> None:
+        return None
+
+
+def _placeholders(package: str) -> list[str]:
+    try:
+        importlib.import_module(package)
+    except (ImportError, RuntimeError):
+        names = [package, *(f"{package}.{n}" for n in ("ops", "ops.boxes", "transforms"))]
+        names.append(f"{package}.transforms.functional")
+        sys.modules.update({name: _Placeholder(name) for name in names})
+        return names
+    return []
+
+
+if __name__ == "__main__":
+    main()
