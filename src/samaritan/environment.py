@@ -213,7 +213,7 @@ def _torch(problems: list[Problem]) -> Any:
 
 def _devices(torch: Any, problems: list[Problem]) -> tuple[str, tuple[Device, ...]]:
     """List the devices that torch sees, and choose as a predictor does."""
-    from samaritan.infer.predictor import best_device
+    from samaritan.infer.predictor import resolve_device
 
     devices = [_processor()]
     if torch.cuda.is_available():
@@ -231,7 +231,7 @@ def _devices(torch: Any, problems: list[Problem]) -> tuple[str, tuple[Device, ..
         )
     if torch.backends.mps.is_available():
         devices.append(Device("mps", "Apple GPU", devices[0].memory))
-    return best_device(), tuple(devices)
+    return resolve_device(None).type, tuple(devices)
 
 
 def _precision(torch: Any, device: str) -> tuple[str, str]:

@@ -141,11 +141,12 @@ def draw_scale_bar(axes: Axes, plane: Plane, scale: float) -> None:
         color="white",
         linewidth=2,
         solid_capstyle="butt",
+        zorder=7,
         path_effects=halo(3.5, 0.7),
     )
     axes.annotate(
         f"{length:g} mm", (x + columns, y), (4, 0), textcoords="offset points", color="white", fontsize=7.5,
-        va="center", path_effects=halo(2, 0.8),
+        va="center", path_effects=halo(2, 0.8), zorder=7,
     )  # fmt: skip
 
 
