@@ -47,12 +47,14 @@ def write(volume: Volume, path: Path) -> None:
     if array.ndim == 4:
         array = np.moveaxis(array, 3, 0)
     if path.name.lower().endswith(".mha"):
-        # the size of the compressed data stands in the header, so they are made first
-        packed = b"".join(_packed(array))
         with replacing(path) as (new,):
             with new.open("wb") as file:
-                file.write(_header(volume, array, len(packed), "LOCAL"))
-                file.write(packed)
+                # the size of the compressed data stands in the header: room is left, and filled in at the end
+                start = file.write(_header(volume, array, 0, "LOCAL"))
+                file.writelines(_packed(array))
+                size = file.tell() - start
+                file.seek(0)
+                file.write(_header(volume, array, size, "LOCAL"))
             check_written(read_layout(new).grid, volume.grid, path, _ABLE)
         return
     data = path.with_suffix(".zraw")
@@ -84,7 +86,7 @@ def _header(volume: Volume, array: Array, size: int, data_file: str) -> bytes:
         "BinaryData = True",
         "BinaryDataByteOrderMSB = False",
         "CompressedData = True",
-        f"CompressedDataSize = {size}",
+        f"CompressedDataSize = {size:<20d}",
         f"TransformMatrix = {_told(direction.T.ravel())}",
         f"Offset = {_told(origin)}",
         "CenterOfRotation = 0 0 0",
