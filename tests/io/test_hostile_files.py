@@ -29,7 +29,7 @@ from samaritan.errors import (
 )
 
 WORKER = Path(__file__).with_name("fuzz_worker.py")
-EACH = 150
+EACH = 100
 
 REAL_SEEDS = [
     "dicom/dcmqi/segmentations/23x38x3/image/IMG0001.dcm",
@@ -47,6 +47,14 @@ REAL_SEEDS = [
     "geometry/pynrrd/BallBinary30x30x30_bz2.nrrd",
     "geometry/pynrrd/BallBinary30x30x30_gz_lineskip.nrrd",
 ]
+
+
+REAL_PAIRS = {
+    "geometry/nibabel/example4d+orig.HEAD": "afni+orig.HEAD",
+    "geometry/nibabel/example4d+orig.BRIK.gz": "_afni+orig.BRIK.gz",
+    "geometry/nibabel/phantom_EPI_asc_CLEAR_2_1.PAR": "philips.PAR",
+    "geometry/nibabel/phantom_EPI_asc_CLEAR_2_1.REC": "_philips.REC",
+}
 
 
 def seed_files(folder: Path, volume: Volume, make_slice: Callable[..., Path]) -> None:
@@ -80,6 +88,9 @@ def test_thousands_of_damaged_files_are_read_or_refused(
     for n, name in enumerate(REAL_SEEDS):
         if (data / name).is_file():
             shutil.copyfile(data / name, seeds / f"real{n:02d}{''.join(Path(name).suffixes)}")
+    for name, to in REAL_PAIRS.items():
+        if (data / name).is_file():
+            shutil.copyfile(data / name, seeds / to)
     each = max(EACH, 2100 // len([p for p in seeds.iterdir() if p.name[0] != "_"]) + 1)
     command = [sys.executable, str(WORKER), str(seeds), str(work), str(each)]
     finished = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)

@@ -136,6 +136,13 @@ def write(
         GeometryError: if the format cannot hold the grid; the text names formats that can.
         UnsupportedFormat: if the format cannot hold the voxels, or is not known.
         FileError: if the folder cannot be written.
+
+    >>> import tempfile, numpy as np
+    >>> from samaritan import Grid, Volume
+    >>> volume = Volume(np.zeros((3, 4, 5)), Grid.from_spacing((3, 4, 5), (1, 1, 2.5)))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     read(write(volume, f"{folder}/scan.nii.gz")).grid
+    Grid(3 x 4 x 5, 1 x 1 x 2.5 mm, RAS)
     """
     from samaritan.volume import Volume
 

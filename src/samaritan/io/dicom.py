@@ -15,7 +15,8 @@ from samaritan.geometry import Grid
 from samaritan.io import dicom_files
 from samaritan.io.dicom_files import Series, choose_series, open_dataset, scan
 from samaritan.io.dicom_pixels import Pixels
-from samaritan.io.dicom_planes import Plane, planes, stack
+from samaritan.io.dicom_planes import Plane, planes
+from samaritan.io.dicom_stack import stack
 from samaritan.io.files import check_need, guard
 from samaritan.io.options import ReadOptions
 from samaritan.io.values import choose_frame, native, non_finite_note, rescale

@@ -65,15 +65,15 @@ def open_dataset(path: Path, *, pixels: bool = False) -> Any:
 
 def _check_deflated(path: Path) -> None:
     """Count what a deflated file grows to, because pydicom inflates it at once."""
-    from pydicom.filereader import read_file_meta_info, read_preamble
+    from pydicom.filereader import read_file_meta_info
 
-    if str(read_file_meta_info(path).get("TransferSyntaxUID", "")) != _DEFLATED:
+    meta = read_file_meta_info(path)
+    if str(meta.get("TransferSyntaxUID", "")) != _DEFLATED:
         return
+    # preamble and "DICM" (132 bytes), the element that tells the group's length (12), the group
+    start = 132 + 12 + int(meta["FileMetaInformationGroupLength"].value)
     with path.open("rb") as file:
-        read_preamble(file, force=False)
-        from pydicom.filereader import _read_file_meta_info
-
-        _read_file_meta_info(file)
+        file.seek(start)
         inflater, total, rest = zlib.decompressobj(-15), 0, b""
         while not inflater.eof:
             rest = rest or file.read(1 << 20)

@@ -14,7 +14,8 @@ from samaritan.errors import CorruptFile, FileError, GeometryError, UnsupportedF
 from samaritan.geometry import FloatArray, Grid
 from samaritan.io.dicom_files import frame_count, open_dataset, refuse_unless_image
 from samaritan.io.dicom_pixels import Pixels
-from samaritan.io.dicom_planes import UNEVEN_PART, Plane, group, planes
+from samaritan.io.dicom_planes import Plane, group, planes
+from samaritan.io.dicom_stack import UNEVEN_PART
 from samaritan.io.files import check_need, guard
 from samaritan.io.options import ReadOptions
 from samaritan.volume import LabelMap, Volume, smallest_label_dtype

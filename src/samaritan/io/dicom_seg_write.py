@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from samaritan import __version__, optional
+from samaritan import optional
+from samaritan._version import __version__
 from samaritan.errors import FileError, GridMismatch, SamaritanError, UnsupportedFormat
 from samaritan.geometry import Grid
 from samaritan.io.dicom import grid_of, read_grid

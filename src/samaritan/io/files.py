@@ -86,6 +86,8 @@ def guard(path: Path, what: str = "read") -> Iterator[None]:
         raise
     except Exception as error:
         text = " ".join(str(error).split())[:300] or type(error).__name__
+        if isinstance(error, KeyError):
+            text = f"{text} is missing in it, or not known"
         raise CorruptFile(f"{path} could not be {what}: {text}") from error
 
 

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from samaritan.errors import CorruptFile, FileError, UnsupportedFormat
 from samaritan.io import nrrd, nrrd_write
 from samaritan.io.files import guard
+from samaritan.io.nrrd_header import Layout, read_layout
 from samaritan.io.options import ReadOptions
 from samaritan.io.values import whole_numbers
 from samaritan.volume import LabelMap, Volume, smallest_label_dtype
@@ -35,7 +36,7 @@ class Segment:
 
 def is_segmentation(path: Path) -> bool:
     """Whether an NRRD header describes segments."""
-    return "Segment0_ID" in nrrd.read_layout(path).fields
+    return "Segment0_ID" in read_layout(path).fields
 
 
 def read(path: Path, options: ReadOptions) -> Volume:
@@ -47,7 +48,7 @@ def read(path: Path, options: ReadOptions) -> Volume:
     Raises:
         FileError: if segments overlap and nothing was chosen.
     """
-    layout = nrrd.read_layout(path)
+    layout = read_layout(path)
     segments = _segments(layout.fields, path)
     layers = _layers(path, layout, options)
     notes = list(layout.notes)
@@ -99,7 +100,7 @@ def _color(text: str) -> tuple[float, float, float]:
     return (values[0], values[1], values[2]) if len(values) == 3 else (0.5, 0.5, 0.5)
 
 
-def _layers(path: Path, layout: nrrd.Layout, options: ReadOptions) -> Array:
+def _layers(path: Path, layout: Layout, options: ReadOptions) -> Array:
     """(i, j, k, layer)."""
     if len(layout.others) > 1 or len(layout.spatial) != 3:
         raise UnsupportedFormat(

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from samaritan.errors import UnsupportedFormat
 from samaritan.io.files import check_written, fortran_bytes, replacing
-from samaritan.io.nrrd import read_layout
+from samaritan.io.nrrd_header import read_layout
 from samaritan.volume import Volume
 
 Array = npt.NDArray[Any]
