@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
+from peak import PEAK_GIB
 
 import samaritan
 from samaritan.errors import ConfigError
@@ -212,11 +212,10 @@ def test_wrong_pictures_are_told() -> None:
 @pytest.mark.slow
 def test_large_phantom_is_made_in_bounded_memory() -> None:
     code = (
-        "import resource; from samaritan.phantoms import phantom;"
-        "phantom('ct', shape=(512, 512, 400), spacing_mm=(0.78, 0.78, 0.75));"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)"
+        PEAK_GIB
+        + "\nfrom samaritan.phantoms import phantom\n"
+        + "phantom('ct', shape=(512, 512, 400), spacing_mm=(0.78, 0.78, 0.75));"
+        + "print(peak_gib())"
     )
-    start = time.perf_counter()
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert int(done.stdout) / 2**20 < 1.0  # GiB; the arrays themselves take 0.3
-    assert time.perf_counter() - start < 120
+    assert float(done.stdout) < 1.0  # the arrays themselves take 0.3

@@ -9,13 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from peak import PEAK_GIB
 
 from samaritan.geometry import Grid
 from samaritan.io import write
 from samaritan.volume import Volume
 
-PROGRAM = """
-import json, resource, sys
+PROGRAM = (
+    PEAK_GIB
+    + """
+import json, sys
 import samaritan
 from samaritan.infer import Predictor
 from samaritan.models import create_model
@@ -24,15 +27,15 @@ from samaritan.transforms import WindowPreprocess
 source, target = sys.argv[1:]
 model = create_model("sam3d_tiny")
 predictor = Predictor(model, WindowPreprocess(size=model.config.image_size), device="cpu")
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = peak_gib()
 volume = samaritan.read(source)
 session = predictor.session(volume, max_windows=8)
 session = session.click((256, 256, 200), object="a").click((100, 300, 250), object="b")
 session = session.click((260, 250, 200), positive=False, object="a")
 samaritan.write(session.mask, target)
-peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(json.dumps({"before": before / 2**20, "peak": peak / 2**20, "dtype": str(volume.dtype)}))
+print(json.dumps({"before": before, "peak": peak_gib(), "dtype": str(volume.dtype)}))
 """
+)
 
 
 @pytest.mark.slow

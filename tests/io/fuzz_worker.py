@@ -9,7 +9,6 @@ import gzip
 import json
 import random
 import re
-import resource
 import signal
 import sys
 import time
@@ -17,6 +16,10 @@ import traceback
 import warnings
 from pathlib import Path
 from types import FrameType
+
+sys.path.append(str(Path(__file__).parents[1]))  # this runs as a script
+
+from peak import peak_gib
 
 from samaritan.errors import SamaritanError
 from samaritan.io import read, read_labels
@@ -99,7 +102,7 @@ def attempt(path: Path, labels: bool, frame: int | None) -> str:
 def main(seeds: Path, work: Path, each: int) -> None:
     signal.signal(signal.SIGALRM, too_long)
     warnings.simplefilter("ignore")
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_gib()
     counts = {"read": 0, "refused": 0}
     wrong: list[str] = []
     slowest = (0.0, "")
@@ -120,7 +123,7 @@ def main(seeds: Path, work: Path, each: int) -> None:
                 wrong.append(f"{seed.name}, mutation {n}: {result}")
         for left in work.iterdir():
             left.unlink()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    peak = round((peak_gib() - before) * 2**20)
     print(json.dumps({**counts, "wrong": wrong, "peak_kib": peak, "slowest": slowest}))  # noqa: T201
 
 

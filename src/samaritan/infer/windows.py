@@ -243,9 +243,7 @@ class _Board:
                 if new is None:
                     continue
                 if len(frames) >= max_windows:
-                    logger.info(
-                        "an object grew over %d windows and was stopped there", max_windows
-                    )
+                    logger.info("an object grew over %d windows and was stopped there", max_windows)
                     return {k: f for k, f in frames.items() if k not in held}, True
                 self.image.predictor.progress("windows", len(frames), max_windows)
                 frames[new] = self._answer_grown(frames, key, new)
