@@ -12,6 +12,7 @@ import pytest
 import samaritan.io.files as files
 from samaritan import Grid, LabelMap, Volume, read, write
 from samaritan.errors import FileError, GeometryError, SamaritanError, UnsupportedFormat
+from samaritan.io import check_writable
 
 NAMES = ["a.nii", "a.nii.gz", "a.hdr", "a.nrrd", "a.nhdr", "a.seg.nrrd", "a.mha", "a.mhd", "a.mgz"]
 
@@ -163,3 +164,22 @@ def test_importing_io_is_light() -> None:
     code = f"import sys, samaritan.io; print([m for m in ({heavy}) if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.png", "a.png"),
+        ("a.xyz", "suffix"),
+        ("a.dcm", "series that was segmented"),
+        ("file/a.nii.gz", "not a folder"),
+        ("", "is a folder"),
+    ],
+)
+def test_what_cannot_be_written_is_known_before(tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / "file").write_text("no folder")
+    grid = Grid.from_spacing((3, 4, 5))
+    with pytest.raises(SamaritanError, match=text):
+        check_writable(tmp_path / name, grid)
+    check_writable(tmp_path / "new" / "a.nii.gz", grid)
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]

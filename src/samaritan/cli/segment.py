@@ -128,7 +128,7 @@ def segment(
     row,column for a picture. Prompts with different names are different objects, and become one label map.
     """
     from samaritan.cli.console import bars, warn
-    from samaritan.io import read, write
+    from samaritan.io import check_writable, read, write
 
     wanted = _Wanted.parse(point, box, mask, everything, replay, mm)
     with bars() as report:
@@ -138,7 +138,8 @@ def segment(
         for note in volume.notes:
             warn(note)
         wanted.check(volume.grid)
-        _check_writable(volume.grid, output)
+        source = image if output.suffix.lower() == ".dcm" else None
+        check_writable(output, volume.grid, source=source)
         report("loading the model", 0, 0)
         predictor = _predictor(model, random_weights, device, precision, window, report)
         predictor.progress = report
@@ -154,7 +155,7 @@ def segment(
         for note in labels.notes:
             warn(note)
         report("writing", 0, 0)
-        write(labels, output, source=image if output.suffix == ".dcm" else None)
+        write(labels, output, source=source)
         if session is not None and save_session is not None:
             session.save(save_session)
         if picture is not None:
@@ -284,13 +285,6 @@ def _everything(
 
     records = generate_masks(predictor, volume, axis=axis, index=index, progress=report)
     return label_map(records, volume)
-
-
-def _check_writable(grid: Grid, output: Path) -> None:
-    """Refuse an output that cannot be written before anything slow happens."""
-    from samaritan.io import check_writable
-
-    check_writable(output, grid)
 
 
 def _draw(volume: Volume, labels: LabelMap, wanted: _Wanted, path: Path) -> None:

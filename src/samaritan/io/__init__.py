@@ -159,12 +159,18 @@ def write(
     return where
 
 
-def check_writable(path: str | os.PathLike[str], grid: Grid) -> None:
+def check_writable(
+    path: str | os.PathLike[str],
+    grid: Grid,
+    *,
+    source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None,
+) -> None:
     """Refuse now what `write` would refuse later: for callers with long work in between.
 
     Args:
         path: where a label map will be written.
         grid: the grid that it will have.
+        source: as in `write`.
 
     Raises:
         FileError: if the folder cannot be written, or the suffix is not known.
@@ -184,7 +190,10 @@ def check_writable(path: str | os.PathLike[str], grid: Grid) -> None:
         )
         raise FileError(f"{path} cannot be written: {reason}. Choose another place")
     if where.suffix.lower() == ".dcm":
-        return  # needs the series that was segmented, and says so when it is written
+        from samaritan.io import dicom_seg_write
+
+        dicom_seg_write.check(where, grid, source)
+        return
     corner = grid.window((0, 0, 0), [min(n, 2) for n in grid.shape])
     with TemporaryDirectory() as folder:
         try:

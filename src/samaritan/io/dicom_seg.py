@@ -62,7 +62,7 @@ def read(path: Path, options: ReadOptions) -> Volume:
         "series_uid": str(dataset.get("SeriesInstanceUID", "") or ""),
         "frame_of_reference_uid": str(dataset.get("FrameOfReferenceUID", "") or ""),
         "segmentation_type": kind,
-        "frames": frame_count(dataset),
+        "stored_frames": frame_count(dataset),
     }
     swap = _is_picture(found)
     pixels = Pixels(path)

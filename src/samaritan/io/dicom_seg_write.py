@@ -42,15 +42,9 @@ def write(volume: Volume, path: Path, source: Source | None) -> None:
             f"{path}: .dcm holds a segmentation, so a LabelMap is needed. Images are written as .nii.gz, "
             ".nrrd or .mha"
         )
-    if source is None:
-        raise FileError(
-            f"{path}: a DICOM segmentation refers to the series that was segmented. "
-            "Pass source= with its folder or files"
-        )
-    highdicom = optional.require("highdicom", extra="dicom", purpose="write DICOM segmentations")
-    grid, headers = _source(source)
-    _check_references(headers, path)
-    labels = _on_source_grid(volume, grid, path)
+    highdicom, grid, headers = _prepared(path, source)
+    labels = volume.reorient(grid.orientation)
+    _require_source_grid(labels.grid, grid, path)
     values = labels.labels()
     if not values:
         raise UnsupportedFormat(f"{path}: the label map is empty, and DICOM SEG needs a segment")
@@ -69,6 +63,25 @@ def write(volume: Volume, path: Path, source: Source | None) -> None:
 
         written = dicom_seg.read(new, ReadOptions(overlap="refuse"))
         check_written(written.grid, grid, path, "NIfTI (.nii.gz) or NRRD (.seg.nrrd)")
+
+
+def check(path: Path, grid: Grid, source: Source | None) -> None:
+    """Refuse now what `write` would refuse later of a label map on `grid`."""
+    _, own, _ = _prepared(path, source)
+    _require_source_grid(grid.reorient(own.orientation), own, path)
+
+
+def _prepared(path: Path, source: Source | None) -> tuple[Any, Grid, list[Any]]:
+    """Get the package, and the grid and headers of the source, which must be fit to refer to."""
+    if source is None:
+        raise FileError(
+            f"{path}: a DICOM segmentation refers to the series that was segmented. "
+            "Pass source= with its folder or files"
+        )
+    highdicom = optional.require("highdicom", extra="dicom", purpose="write DICOM segmentations")
+    grid, headers = _source(source)
+    _check_references(headers, path)
+    return highdicom, grid, headers
 
 
 def _source(source: Source) -> tuple[Grid, list[Any]]:
@@ -97,14 +110,12 @@ def _check_references(headers: list[Any], path: Path) -> None:
         )
 
 
-def _on_source_grid(volume: LabelMap, grid: Grid, path: Path) -> LabelMap:
-    """Turn the axes to those of the source; the lattice must be the same."""
-    turned = volume.reorient(grid.orientation)
+def _require_source_grid(turned: Grid, grid: Grid, path: Path) -> None:
+    """The lattice must be that of the source, once the axes are turned alike."""
     try:
-        grid.require_same(turned.grid, what="the source series and the label map")
+        grid.require_same(turned, what="the source series and the label map")
     except SamaritanError as error:
         raise GridMismatch(f"{path}: {error}") from error
-    return turned
 
 
 def _numbered(labels: LabelMap, values: list[int]) -> Any:
