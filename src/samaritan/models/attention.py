@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -166,7 +167,7 @@ def _row_chunks(q: Tensor, k: Float[Tensor, "n h m c"]) -> Iterator[slice]:
     """Slices of the first grid axis of the queries, each with a bias of limited size."""
     n, heads, rows = q.shape[:3]
     limit = _BIAS_ELEMENTS.get(q.device.type, _BIAS_ELEMENTS_ELSEWHERE)
-    per_row = n * heads * q[0, 0, 0, ..., 0].numel() * k.shape[2]
-    step = max(1, limit // per_row)
+    per_row = n * heads * math.prod(q.shape[3:-1]) * k.shape[2]
+    step = max(1, limit // max(1, per_row))
     for start in range(0, rows, step):
         yield slice(start, start + step)

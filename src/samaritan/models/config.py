@@ -101,11 +101,7 @@ class SamConfig:
     @property
     def low_res_size(self) -> tuple[int, ...]:
         """Size per axis of mask prompts and of predicted low-resolution masks."""
-        return self.low_res_of(self.grid)
-
-    def low_res_of(self, grid: Iterable[int]) -> tuple[int, ...]:
-        """Size per axis of masks that belong to a token grid."""
-        return tuple(n * s * s for n, s in zip(grid, self.mask_strides, strict=True))
+        return tuple(n * s * s for n, s in zip(self.grid, self.mask_strides, strict=True))
 
     @property
     def mask_strides(self) -> tuple[int, ...]:
