@@ -213,7 +213,7 @@ def _torch(problems: list[Problem]) -> Any:
 
 def _devices(torch: Any, problems: list[Problem]) -> tuple[str, tuple[Device, ...]]:
     """List the devices that torch sees, and choose as a predictor does."""
-    from samaritan.infer.predictor import resolve_device
+    from samaritan.infer.engine import resolve_device
 
     devices = [_processor()]
     if torch.cuda.is_available():
@@ -236,7 +236,7 @@ def _devices(torch: Any, problems: list[Problem]) -> tuple[str, tuple[Device, ..
 
 def _precision(torch: Any, device: str) -> tuple[str, str]:
     """Say which precision "auto" means here, and why."""
-    from samaritan.infer.predictor import resolve_precision
+    from samaritan.infer.engine import resolve_precision
 
     name = str(resolve_precision("auto", torch.device(device))).removeprefix("torch.")
     if device == "cuda":

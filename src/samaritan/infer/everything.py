@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from samaritan.errors import ConfigError, PromptError
+from samaritan.infer.engine import OpenImage, Progress
 from samaritan.infer.everything_options import Box, EverythingOptions, crop_boxes, with_settings
 from samaritan.infer.mask_filters import (
     BoolArray,
@@ -31,7 +32,7 @@ from samaritan.infer.mask_filters import (
     tidy_regions,
 )
 from samaritan.infer.mask_records import XYWH, MaskRecord
-from samaritan.infer.predictor import OpenImage, Predictor, Progress
+from samaritan.infer.predictor import Predictor
 from samaritan.infer.run_lengths import RunLengths
 from samaritan.transforms import SlicePreprocess
 from samaritan.transforms.preprocess import displayed

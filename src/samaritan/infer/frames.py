@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,10 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from samaritan.geometry import FloatArray, Grid
+from samaritan.infer.engine import Embedded, OpenImage
 from samaritan.volume import Volume
-
-if TYPE_CHECKING:
-    from samaritan.infer.predictor import Embedded, OpenImage
 
 Key = tuple[int, ...]
 
@@ -48,7 +45,7 @@ class FrameState:
 def answer(image: OpenImage, key: Key, state: FrameState, *, mask_only: bool = False) -> FrameState:
     """Ask the model for the mask of the object, given its prompts and its present mask."""
     embedded = image.embedded(key, state.statistics)
-    predictor, policy = image.predictor, image.predictor.preprocess.prompting
+    engine, policy = image.engine, image.engine.preprocess.prompting
     shown = 0 if mask_only else len(state.points) if policy.clicks == "all" else 1
     points = None
     if shown and len(state.points):
@@ -58,7 +55,7 @@ def answer(image: OpenImage, key: Key, state: FrameState, *, mask_only: bool = F
     if state.box is not None and not mask_only:
         boxes = box_coordinates(embedded, *state.box, image.volume.grid)
     lone = state.logits is None and boxes is None and len(state.points) == 1
-    low_res, quality = predictor.decode(
+    low_res, quality = engine.decode(
         embedded,
         points=points,
         boxes=boxes,
@@ -71,11 +68,11 @@ def answer(image: OpenImage, key: Key, state: FrameState, *, mask_only: bool = F
 
 def _mask_prompt(image: OpenImage, logits: Tensor | None) -> Tensor | None:
     """Give the present mask in the values that the weights expect."""
-    policy = image.predictor.preprocess.prompting
+    policy = image.engine.preprocess.prompting
     if logits is None:
         if policy.first_mask == "none":
             return None
-        return torch.zeros(1, 1, *image.predictor.low_res_size)
+        return torch.zeros(1, 1, *image.engine.low_res_size)
     return (logits.sigmoid() if policy.mask_values == "probabilities" else logits)[None, None]
 
 
@@ -96,10 +93,10 @@ def prior_logits(
     image: OpenImage, key: Key, mask: np.ndarray[tuple[int, ...], np.dtype[np.bool_]]
 ) -> Tensor:
     """Turn a drawn mask on the image's grid into the low-resolution logits of a frame."""
-    grid, n_axes = image.frame_grid(key), image.predictor.preprocess.n_axes
+    grid, n_axes = image.frame_grid(key), image.engine.preprocess.n_axes
     drawn = Volume(mask.view(np.uint8), image.volume.grid).to_grid(grid)
     values = torch.from_numpy(np.ascontiguousarray(drawn.array, np.float32))
-    values, low = values.reshape(grid.shape[:n_axes]), image.predictor.low_res_size
+    values, low = values.reshape(grid.shape[:n_axes]), image.engine.low_res_size
     least = 1 / (1 + float(np.exp(PRIOR_LOGIT)))
     pooled = reduce(values, low).clamp(least, 1 - least)
     return torch.logit(pooled)

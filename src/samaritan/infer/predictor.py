@@ -1,81 +1,22 @@
-"""A model ready to answer prompts: device, precision, and embeddings kept within a memory bound.
-
-This is the boundary: above it are volumes, grids and millimetres, below it tensors alone.
-"""
+"""Answers to prompts on pictures, slices and volumes: the way in for programs."""
 
 from __future__ import annotations
 
-import contextlib
-import itertools
-import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from samaritan.checkpoints import load_model
-from samaritan.errors import ConfigError, PromptError
-from samaritan.geometry import FloatArray, Grid
-from samaritan.infer.cache import ByteCache
+from samaritan.errors import PromptError
+from samaritan.infer.engine import Engine, OpenImage, Precision
 from samaritan.infer.session import Session
-from samaritan.models import Sam
-from samaritan.transforms import Preprocess, default_preprocess
+from samaritan.transforms import Preprocess
 from samaritan.transforms.preprocess import slice_axis
 from samaritan.volume import Volume
 
-logger = logging.getLogger(__name__)
 
-Precision = Literal["auto", "float32", "bfloat16", "float16"]
-Progress = Callable[[str, int, int], None]
-
-CACHE_BYTES = 512 * 2**20
-"""Embeddings are kept up to this many bytes: 128 slices of SAM, or 600 windows of SAM-Med3D."""
-
-_tokens = itertools.count()
-
-
-@dataclass(frozen=True, eq=False)
-class Embedded:
-    """One encoded frame: the image embedding "1 c *grid", and what `Frame` says of it."""
-
-    features: Float[Tensor, "1 c *g"]
-    grid: Grid
-    n_axes: int
-    statistics: Mapping[str, float]
-
-    def to_frame(self, index: FloatArray, grid: Grid) -> Tensor:
-        """Take indices (n, 3) on `grid` to the model's coordinates: (x, y) in 2D, array order in 3D."""
-        moved = torch.from_numpy(self.grid.mm_to_index(grid.index_to_mm(index))).float()
-        return moved[:, [1, 0]] if self.n_axes == 2 else moved
-
-
-@dataclass(frozen=True, eq=False)
-class OpenImage:
-    """An image that a predictor works on; its embeddings are made on first use."""
-
-    volume: Volume
-    predictor: Predictor
-    axis: int
-    """Array axis that slices are taken across, for 2D models."""
-    statistics: Mapping[str, float]
-    token: int = field(default_factory=lambda: next(_tokens))
-
-    def frame_grid(self, key: tuple[int, ...]) -> Grid:
-        """Say where a frame lies, without encoding it."""
-        return self.predictor.preprocess.frame_grid(self.volume.grid, key)
-
-    def embedded(
-        self, key: tuple[int, ...], statistics: Mapping[str, float] | None = None
-    ) -> Embedded:
-        """Encode a frame, or take it from the cache. `key` as in the preprocessing chain."""
-        return self.predictor.embed(self, key, statistics or self.statistics)
-
-
-class Predictor:
+class Predictor(Engine):
     """Answers prompts on pictures, slices and volumes.
 
     Args:
@@ -92,33 +33,6 @@ class Predictor:
         session = predictor.session(volume).click((40, 120, 88))
         write(session.mask, "mask.nii.gz")
     """
-
-    def __init__(
-        self,
-        model: Sam,
-        preprocess: Preprocess | None = None,
-        *,
-        device: str | torch.device | None = None,
-        precision: Precision = "auto",
-        cache_bytes: int = CACHE_BYTES,
-        progress: Progress | None = None,
-    ) -> None:
-        config = model.config
-        self.device = resolve_device(device)
-        self.model = model.to(self.device).eval()
-        self.preprocess = preprocess or default_preprocess(
-            config.ndim, config.image_size, config.in_channels
-        )
-        if self.preprocess.n_axes != config.ndim:
-            raise ConfigError(
-                f"model {config.name!r} sees {config.ndim} axes, but the preprocessing "
-                f"{self.preprocess.kind!r} makes frames of {self.preprocess.n_axes}"
-            )
-        self.dtype = resolve_precision(precision, self.device)
-        self.progress: Progress = progress or (lambda what, done, total: None)
-        self._cache: ByteCache[Embedded] = ByteCache(
-            cache_bytes, lambda e: e.features.numel() * e.features.element_size()
-        )
 
     @classmethod
     def from_checkpoint(
@@ -139,8 +53,6 @@ class Predictor:
         chain = header.preprocess
         preprocess = Preprocess.from_dict(chain) if chain else None
         return cls(model, preprocess, device=device, precision=precision, **options)
-
-    # -- the public way in -----------------------------------------------------------------------
 
     def open(self, volume: Volume, *, axis: int | None = None) -> OpenImage:
         """Make an image ready for prompts; nothing is encoded yet."""
@@ -163,122 +75,3 @@ class Predictor:
             max_windows: how many windows of a 3D model an object may grow over.
         """
         return Session(self.open(volume, axis=axis), max_windows=max_windows)
-
-    # -- the model -------------------------------------------------------------------------------
-
-    @property
-    def takes_boxes(self) -> bool:
-        """Whether the model was built to take boxes."""
-        return self.model.config.num_point_embeddings >= 4
-
-    @property
-    def low_res_size(self) -> tuple[int, ...]:
-        """Size of the decoder's masks and of mask prompts."""
-        return tuple(self.model.low_res_size)
-
-    def embed(
-        self, image: OpenImage, key: tuple[int, ...], statistics: Mapping[str, float]
-    ) -> Embedded:
-        """Encode a frame of an image, or take it from the cache."""
-        measured = tuple(sorted(statistics.items()))
-
-        def make() -> Embedded:
-            frame = self.preprocess.frame(image.volume, key, statistics)
-            logger.debug("encode frame %s on %s", key, self.device)
-            with self._running():
-                features = self.model.image_encoder(frame.tensor.to(self.device))
-            return Embedded(features.float(), frame.grid, frame.n_axes, frame.statistics)
-
-        return self._cache.get((image.token, key, measured), make)
-
-    def decode(
-        self,
-        embedded: Embedded,
-        *,
-        points: tuple[Tensor, Tensor] | None = None,
-        boxes: Tensor | None = None,
-        masks: Tensor | None = None,
-        multimask: bool = False,
-    ) -> tuple[Float[Tensor, "b t *low"], Float[Tensor, "b t"]]:
-        """Decode prompts on one frame.
-
-        Args:
-            embedded: the frame.
-            points: coordinates "b n axes" in the model's order, labels "b n" (1, 0, or -1 for padding).
-            boxes: "b 2*axes", smallest corner first, in the model's order.
-            masks: "b 1 *low" previous masks, in the values that the weights expect.
-            multimask: three masks for each prompt rather than one.
-
-        Returns:
-            Low-resolution logits, and the model's own estimate of their quality, float32 on the CPU.
-        """
-        with self._running():
-            moved = (
-                None if points is None else (points[0].to(self.device), points[1].to(self.device))
-            )
-            sparse, dense = self.model.prompt_encoder(
-                points=moved,
-                boxes=None if boxes is None else boxes.to(self.device),
-                masks=None if masks is None else masks.to(self.device),
-            )
-            low_res, quality = self.model.mask_decoder(
-                image_embeddings=embedded.features,
-                image_pe=self.model.prompt_encoder.get_dense_pe(),
-                sparse_prompt_embeddings=sparse,
-                dense_prompt_embeddings=dense,
-                multimask_output=multimask,
-            )
-        return low_res.float().cpu(), quality.float().cpu()
-
-    def forget(self, image: OpenImage) -> None:
-        """Drop the embeddings of an image."""
-        self._cache.drop(lambda key: isinstance(key, Sequence) and key[0] == image.token)
-
-    @contextlib.contextmanager
-    def _running(self) -> Iterator[None]:
-        """No gradients, in the chosen precision."""
-        mixed = self.dtype != torch.float32
-        with (
-            torch.inference_mode(),
-            torch.autocast(self.device.type, dtype=self.dtype, enabled=mixed),
-        ):
-            yield
-
-
-def resolve_device(device: str | torch.device | None) -> torch.device:
-    """Turn a name into a device that works here; None is CUDA, then Apple's MPS, then the CPU.
-
-    Raises:
-        ConfigError: if there is no such device on this machine.
-    """
-    present = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
-    }
-    if device is None:
-        return torch.device(next(name for name, works in present.items() if works))
-    try:
-        chosen = torch.device(device)
-    except RuntimeError:
-        chosen = None
-    last = torch.cuda.device_count() if chosen is not None and chosen.type == "cuda" else 1
-    if chosen is None or not present.get(chosen.type) or (chosen.index or 0) >= last:
-        usable = [name for name, works in present.items() if works]
-        raise ConfigError(f"device {str(device)!r} is not one of this machine; use one of {usable}")
-    return chosen
-
-
-def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype:
-    """Turn "auto" into a type for a device: bfloat16 where CUDA has it, float32 elsewhere.
-
-    Raises:
-        ConfigError: if the word is not known.
-    """
-    if precision == "auto":
-        fast = device.type == "cuda" and torch.cuda.is_bf16_supported()
-        return torch.bfloat16 if fast else torch.float32
-    known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    if precision not in known:
-        raise ConfigError(f"precision is one of {['auto', *known]}, got {precision!r}")
-    return known[precision]

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ import numpy.typing as npt
 from samaritan.errors import GridMismatch, PromptError
 from samaritan.geometry import Grid
 from samaritan.infer import slices, windows
+from samaritan.infer.engine import OpenImage
 from samaritan.infer.events import (
     Box,
     Click,
@@ -34,9 +35,6 @@ from samaritan.infer.objects import ObjectState, Patch
 from samaritan.io.files import replacing
 from samaritan.prompts import Boxes, Points
 from samaritan.volume import LabelMap, Volume, smallest_label_dtype
-
-if TYPE_CHECKING:
-    from samaritan.infer.predictor import OpenImage
 
 FORMAT = "samaritan-session/1"
 KEPT_STATES = 64
@@ -105,9 +103,9 @@ class Session:
             PromptError: if the box has no size or lies outside, or if the model takes no boxes.
         """
         boxes = Boxes(_row(start), _row(stop), self.grid)
-        if not self.image.predictor.takes_boxes:
+        if not self.image.engine.takes_boxes:
             raise PromptError(
-                f"model {self.image.predictor.model.config.name!r} takes no boxes (its weights hold none): "
+                f"model {self.image.engine.model.config.name!r} takes no boxes (its weights hold none): "
                 "click inside the object instead, or use a model with box prompts"
             )
         return self._then(Box(_triple(boxes.start[0]), _triple(boxes.stop[0]), _name(object)))
@@ -200,7 +198,7 @@ class Session:
         best = np.zeros(self.grid.shape, np.float16) if len(names) > 1 else None
         for label, name in names.items():
             _paint(array, best, label, self._state(name), self._patches(name))
-        meta = {"model": self.image.predictor.model.config.name}
+        meta = {"model": self.image.engine.model.config.name}
         return LabelMap(array, self.grid, names=names, meta=meta, notes=self.notes)
 
     def probability(self, object: str = "object") -> Volume:
@@ -236,7 +234,7 @@ class Session:
         """Describe the session in JSON types: the log, and the image's grid to check at replay."""
         return {
             "format": FORMAT,
-            "model": self.image.predictor.model.config.name,
+            "model": self.image.engine.model.config.name,
             "shape": list(self.grid.shape),
             "affine": self.grid.affine.tolist(),
             "axis": self.image.axis,
@@ -304,12 +302,12 @@ class Session:
         return state
 
     def _applied(self, state: ObjectState, prompt: Prompt) -> ObjectState:
-        if self.image.predictor.preprocess.n_axes == 2:
+        if self.image.engine.preprocess.n_axes == 2:
             return slices.apply(self.image, state, prompt)
         return windows.apply(self.image, state, prompt, max_windows=self.max_windows)
 
     def _patches(self, name: str) -> list[Patch]:
-        flat = self.image.predictor.preprocess.n_axes == 2
+        flat = self.image.engine.preprocess.n_axes == 2
         find = slices.patches if flat else windows.patches
         return list(find(self.image, self._state(name)))
 

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from samaritan.errors import PromptError
+from samaritan.infer.engine import OpenImage
 from samaritan.infer.events import Box, Click, Prompt, Refine, StartFrom
 from samaritan.infer.frames import FrameState, Key, answer, prior_logits, upsample
 from samaritan.infer.objects import ObjectState, Patch, patch_on
 from samaritan.volume import Volume
-
-if TYPE_CHECKING:
-    from samaritan.infer.predictor import OpenImage
 
 
 def apply(image: OpenImage, state: ObjectState, prompt: Prompt) -> ObjectState:
@@ -25,7 +22,7 @@ def apply(image: OpenImage, state: ObjectState, prompt: Prompt) -> ObjectState:
     frames = dict(state.frames)
     keys = list(_keys(image, state, prompt))
     for done, key in enumerate(keys):
-        image.predictor.progress("slices", done, len(keys))
+        image.engine.progress("slices", done, len(keys))
         frames[key] = _answered(image, key, _frame(image, state, key), prompt)
     return replace(state, frames=frames)
 

@@ -15,7 +15,6 @@ import logging
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -24,14 +23,12 @@ from torch import Tensor
 
 from samaritan.errors import PromptError
 from samaritan.geometry import FloatArray, Grid
+from samaritan.infer.engine import OpenImage
 from samaritan.infer.events import Box, Click, Prompt, Refine, StartFrom
 from samaritan.infer.frames import FrameState, Key, answer, prior_logits, reduce, upsample
 from samaritan.infer.objects import ObjectState, Patch, patch_on
 from samaritan.transforms import WindowPreprocess
 from samaritan.volume import Volume
-
-if TYPE_CHECKING:
-    from samaritan.infer.predictor import OpenImage
 
 logger = logging.getLogger(__name__)
 
@@ -89,7 +86,7 @@ class _Board:
     """The lattice of an image on which windows are placed, and what several windows say together."""
 
     def __init__(self, image: OpenImage) -> None:
-        chain = image.predictor.preprocess
+        chain = image.engine.preprocess
         assert isinstance(chain, WindowPreprocess)
         self.image = image
         self.size = chain.size
@@ -222,7 +219,7 @@ class _Board:
         end = tuple(k + n for k, n in zip(key, self.size, strict=True))
         logits, weights = self._blend_within(frames, key, end)
         logits[weights == 0] = 0
-        return reduce(logits, self.image.predictor.low_res_size)
+        return reduce(logits, self.image.engine.low_res_size)
 
     # -- growing ---------------------------------------------------------------------------------
 
@@ -245,7 +242,7 @@ class _Board:
                 if len(frames) >= max_windows:
                     logger.info("an object grew over %d windows and was stopped there", max_windows)
                     return {k: f for k, f in frames.items() if k not in held}, True
-                self.image.predictor.progress("windows", len(frames), max_windows)
+                self.image.engine.progress("windows", len(frames), max_windows)
                 frames[new] = self._answer_grown(frames, key, new)
                 queue.append(new)
         return {k: f for k, f in frames.items() if k not in held}, False
