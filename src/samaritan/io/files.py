@@ -222,6 +222,30 @@ def read_voxels(
     return values
 
 
+def read_text(
+    path: Path, offset: int, count: int, dtype: np.dtype[Any], max_bytes: int | None
+) -> Array:
+    """Read `count` numbers that are written as words, from byte `offset` to the end.
+
+    Raises:
+        CorruptFile: if there are not as many numbers.
+    """
+    size = file_size(path) - offset
+    if count > size:
+        raise CorruptFile(
+            f"{path}: {count} values are promised, but only {size} characters are there"
+        )
+    check_need(path, size * 8 + count * dtype.itemsize, max_bytes)
+    with path.open("rb") as file, guard(path):
+        file.seek(offset)
+        words = file.read(size).decode("ascii").split()
+        numbers = [float(w) for w in words] if dtype.kind == "f" else [int(w) for w in words]
+        values: Array = np.array(numbers, dtype)
+    if values.size != count:
+        raise CorruptFile(f"{path}: {count} values are promised, {values.size} are there")
+    return values
+
+
 def inside(folder: Path, name: str, header: Path) -> Path:
     """Path of a data file that a header names, which must lie in the header's own folder tree.
 

@@ -17,7 +17,14 @@ import numpy.typing as npt
 
 from samaritan.errors import CorruptFile, GeometryError, UnsupportedFormat
 from samaritan.geometry import FloatArray, Grid
-from samaritan.io.files import Compression, check_need, file_size, guard, inside, read_voxels
+from samaritan.io.files import (
+    Compression,
+    file_size,
+    guard,
+    inside,
+    read_text,
+    read_voxels,
+)
 from samaritan.io.options import ReadOptions
 from samaritan.io.values import choose_frame, native, non_finite_note
 from samaritan.volume import Volume
@@ -205,7 +212,7 @@ def _data(path: Path, layout: Layout, max_bytes: int | None) -> Array:
     file = path if local else inside(path.parent, name, path)
     offset = layout.data_start if local else 0
     if not _flag({"binarydata": "True", **fields}, "binarydata"):
-        return _text(file, offset, count, layout.dtype, max_bytes)
+        return read_text(file, offset, count, layout.dtype, max_bytes)
     packing: Compression = "zlib" if _flag(fields, "compresseddata") else None
     with guard(path):
         skip = int(fields.get("headersize", "0"))
@@ -216,24 +223,6 @@ def _data(path: Path, layout: Layout, max_bytes: int | None) -> Array:
     return read_voxels(
         file, layout.dtype, count, offset=offset, compression=packing, max_bytes=max_bytes
     )
-
-
-def _text(
-    path: Path, offset: int, count: int, dtype: np.dtype[Any], max_bytes: int | None
-) -> Array:
-    size = file_size(path) - offset
-    if count > size:
-        raise CorruptFile(
-            f"{path}: {count} values are promised, but only {size} characters are there"
-        )
-    check_need(path, size * 8 + count * dtype.itemsize, max_bytes)
-    with path.open("rb") as file, guard(path):
-        file.seek(offset)
-        words = file.read(size).decode("ascii").split()
-        values: Array = np.array([float(w) for w in words]).astype(dtype)
-    if values.size != count:
-        raise CorruptFile(f"{path}: {count} values are promised, {values.size} are there")
-    return values
 
 
 def lps(grid: Grid) -> tuple[FloatArray, FloatArray]:

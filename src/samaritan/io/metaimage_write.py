@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from samaritan.errors import GeometryError, UnsupportedFormat
+from samaritan.errors import GeometryError
 from samaritan.io.files import check_written, fortran_bytes, replacing
 from samaritan.io.metaimage import lps, read_layout
+from samaritan.io.values import storable
 from samaritan.volume import Volume
 
 Array = npt.NDArray[Any]
@@ -66,15 +67,7 @@ def write(volume: Volume, path: Path) -> None:
 
 
 def _stored(volume: Volume, path: Path) -> Array:
-    array = volume.array
-    if array.dtype == np.bool_:
-        array = array.view(np.uint8)
-    elif array.dtype == np.float16:
-        array = array.astype(np.float32)
-    if array.dtype.name not in _NAMES:
-        raise UnsupportedFormat(
-            f"{path}: MetaImage is not written with voxels of type {array.dtype}"
-        )
+    array = storable(volume.array, _NAMES, path, "MetaImage")
     return array.astype(array.dtype.newbyteorder("<"), copy=False)
 
 

@@ -21,6 +21,7 @@ from samaritan.io.files import (
     guard,
     inside,
     pieces,
+    read_text,
     read_voxels,
 )
 from samaritan.io.nrrd_header import HEADER_BYTES, Layout, read_layout
@@ -101,7 +102,7 @@ def read_data(path: Path, layout: Layout, max_bytes: int | None) -> Array:
         raise CorruptFile(f"{path}: line skip {lines} and byte skip {skip} cannot be followed")
     offset = _skip_lines(data, offset, lines)
     if encoding in ("ascii", "text", "txt"):
-        values = _text(data, offset, count, layout.dtype, max_bytes)
+        values = read_text(data, offset, count, layout.dtype, max_bytes)
     elif encoding in _ENCODINGS:
         packing = _ENCODINGS[encoding]
         need = count * layout.dtype.itemsize
@@ -153,22 +154,3 @@ def _length(path: Path, offset: int, packing: Compression) -> int:
     with path.open("rb") as file, guard(path):
         file.seek(offset)
         return sum(len(piece) for piece in pieces(file, packing))
-
-
-def _text(
-    path: Path, offset: int, count: int, dtype: np.dtype[Any], max_bytes: int | None
-) -> Array:
-    size = file_size(path) - offset
-    if count > size:
-        raise CorruptFile(
-            f"{path}: {count} values are promised, but only {size} characters are there"
-        )
-    check_need(path, size * 4 + count * dtype.itemsize, max_bytes)
-    with path.open("rb") as file, guard(path):
-        file.seek(offset)
-        words = file.read(size).decode("ascii").split()
-        numbers = [float(w) for w in words] if dtype.kind == "f" else [int(w) for w in words]
-        values = np.array(numbers, dtype)
-    if values.size != count:
-        raise CorruptFile(f"{path}: {count} values are promised, {values.size} are there")
-    return values

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from samaritan.errors import UnsupportedFormat
 from samaritan.io.files import check_written, fortran_bytes, replacing
 from samaritan.io.nrrd_header import read_layout
+from samaritan.io.values import storable
 from samaritan.volume import Volume
 
 Array = npt.NDArray[Any]
@@ -48,7 +48,10 @@ def write(
         fields: more key-value pairs for the header.
         channel_kind: NRRD kind of the axis of channels; by default that of colours, or "vector".
     """
-    array, kind = _stored(volume, path), channel_kind or _channel_kind(volume)
+    array, kind = (
+        storable(volume.array, _NAMES, path, "NRRD"),
+        channel_kind or _channel_kind(volume),
+    )
     more = dict(fields or {})
     if volume.grid.unit == "px":
         more["samaritan unit"] = "px"
@@ -69,17 +72,6 @@ def write(
         with new_data.open("wb") as file:
             file.writelines(_packed(array))
         check_written(read_layout(new).grid, volume.grid, path, _ABLE)
-
-
-def _stored(volume: Volume, path: Path) -> Array:
-    array = volume.array
-    if array.dtype == np.bool_:
-        array = array.view(np.uint8)
-    elif array.dtype == np.float16:
-        array = array.astype(np.float32)
-    if array.dtype.name not in _NAMES:
-        raise UnsupportedFormat(f"{path}: NRRD is not written with voxels of type {array.dtype}")
-    return array
 
 
 def _channel_kind(volume: Volume) -> str:

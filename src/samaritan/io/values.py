@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,21 @@ def integer_dtype(low: int, high: int) -> np.dtype[Any] | None:
         if np.iinfo(kind).min <= low and high <= np.iinfo(kind).max:
             return np.dtype(kind)
     return None
+
+
+def storable(array: Array, known: Container[str], path: Path, what: str) -> Array:
+    """Bring voxels to a type that a format knows by name, without changing a value.
+
+    Raises:
+        UnsupportedFormat: if there is none.
+    """
+    if array.dtype == np.bool_:
+        array = array.view(np.uint8)
+    elif array.dtype == np.float16:
+        array = array.astype(np.float32)
+    if array.dtype.name not in known:
+        raise UnsupportedFormat(f"{path}: {what} is not written with voxels of type {array.dtype}")
+    return array
 
 
 def real_part(array: Array, part: ComplexPart, path: Path) -> Array:
