@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from peak import peak_gib
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -160,6 +161,20 @@ def test_damaged_headers_are_refused(text, message, make, tmp_path):
     for door in (read_header, load_model, lambda f: load_weights(make(), f)):
         with pytest.raises(CheckpointError, match=message):
             door(file)
+
+
+@pytest.mark.parametrize(
+    "promise", [{"width": 48 * 10**5}, {"depth": 10**9}, {"image_size": [2**20, 2**20]}]
+)
+def test_a_header_that_promises_more_than_the_file_holds_takes_no_memory(promise, make, tmp_path):
+    model = make()
+    header = {"format_version": 1, "config": {**model.config.to_dict(), **promise}}
+    file = tmp_path / "m.safetensors"
+    save_file(model.state_dict(), file, {"samaritan": json.dumps(header)})
+    before = peak_gib()
+    with pytest.raises(CheckpointError):
+        load_model(file)
+    assert peak_gib() - before < 0.3
 
 
 def test_files_of_others_have_no_header(make, tmp_path):

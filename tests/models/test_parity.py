@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from samaritan.checkpoints import load_weights
 from samaritan.models import create_model
 from samaritan.models.config import SAM_QUIRKS, SAMMED3D_QUIRKS
 
@@ -29,8 +30,9 @@ class Golden:
         told = json.loads((folder / f"{name}.json").read_text())
         schema = json.loads((folder / f"{name}.schema.json").read_text())
         weights = {k: torch.from_numpy(v) for k, v in golden.state_dict(schema).items()}
-        self.model = create_model(name, quirks=quirks)
-        self.model.load_state_dict(weights, strict=True)
+        self.model = create_model(name)
+        load_weights(self.model, weights)
+        assert self.model.config.quirks == quirks
         config = self.model.config
         shape = (1, config.in_channels, *config.image_size)
         image = torch.from_numpy(golden.noise(f"{stem}.image", shape))

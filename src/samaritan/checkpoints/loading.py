@@ -8,6 +8,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from samaritan.checkpoints.cache import licence_of
@@ -87,7 +88,7 @@ def load_model(
         CheckpointError: if the file does not tell what model it belongs to.
     """
     source = find_source(path_or_name, download=download)
-    model = create_model(_config_of(source), **overrides)
+    model = _built(source, _config_of(source), overrides)
     report = _load(model, source, resize_positions=True, keep_quirks="quirks" in overrides)
     return model, _header(model, source, report)
 
@@ -104,7 +105,7 @@ def convert(
         download: fetch published weights that are not in the cache.
     """
     source = find_source(path_or_name, download=download)
-    net = create_model(_config_of(source) if model is None else get_config(model))
+    net = _built(source, _config_of(source) if model is None else get_config(model), {})
     report = _load(net, source, resize_positions=True, keep_quirks=False)
     header = _header(net, source, report)
     save_weights(
@@ -140,6 +141,23 @@ def _load(model: Sam, source: Source, *, resize_positions: bool, keep_quirks: bo
     )
     logger.info("%s", report)
     return report
+
+
+def _built(source: Source, config: SamConfig, overrides: Mapping[str, Any]) -> Sam:
+    """Build a model once the weights are known to fill it: a header can promise any size.
+
+    It stays on the meta device, without memory of its own, unless some of it stays as it is made.
+    """
+    parts = (config.depth, config.decoder_depth, config.num_point_embeddings, config.num_mask_tokens)
+    if max(parts) > len(source.shapes):
+        raise CheckpointError(
+            f"{source.where} promises {max(parts)} blocks or tokens, but holds {len(source.shapes)} tensors"
+        )
+    with torch.device("meta"):
+        frame = create_model(config, **overrides)
+    if fit(frame, source, resize_positions=True).fresh:
+        return create_model(config, **overrides)
+    return frame
 
 
 def _config_of(source: Source) -> SamConfig:
