@@ -148,7 +148,12 @@ def _built(source: Source, config: SamConfig, overrides: Mapping[str, Any]) -> S
 
     It stays on the meta device, without memory of its own, unless some of it stays as it is made.
     """
-    parts = (config.depth, config.decoder_depth, config.num_point_embeddings, config.num_mask_tokens)
+    parts = (
+        config.depth,
+        config.decoder_depth,
+        config.num_point_embeddings,
+        config.num_mask_tokens,
+    )
     if max(parts) > len(source.shapes):
         raise CheckpointError(
             f"{source.where} promises {max(parts)} blocks or tokens, but holds {len(source.shapes)} tensors"
