@@ -53,7 +53,6 @@ HEAVY = (
     "SimpleITK",
     "pydicom",
     "nibabel",
-    "huggingface_hub",
     "PIL",
 )
 """What `import samaritan` and `samaritan --help` must not load."""
@@ -252,7 +251,7 @@ def test_importing_every_module_has_no_side_effects(tmp_path) -> None:
     code = """
 import importlib, os, pkgutil, random, sys, threading, warnings
 warnings.simplefilter("error")
-import matplotlib, nibabel, numpy, pydicom, rich.progress, scipy, SimpleITK, torch, typer, huggingface_hub
+import matplotlib, nibabel, numpy, pydicom, rich.progress, scipy, SimpleITK, torch, typer
 import samaritan
 
 def randomness():
