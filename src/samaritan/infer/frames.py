@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -102,10 +103,42 @@ def prior_logits(
     return torch.logit(pooled)
 
 
-def upsample(logits: Float[Tensor, "*low"], size: tuple[int, ...]) -> Float[Tensor, "*size"]:
-    """Bring low-resolution logits to the size of the model's input, as in training (linear)."""
-    mode = "bilinear" if logits.ndim == 2 else "trilinear"
-    return F.interpolate(logits[None, None], size=size, mode=mode, align_corners=False)[0, 0]
+def upsample(
+    logits: Float[Tensor, "*low"],
+    size: tuple[int, ...],
+    part: tuple[slice, ...] | None = None,
+) -> Float[Tensor, "*size"]:
+    """Bring low-resolution logits to the size of the model's input, as in training (linear).
+
+    Args:
+        logits: of one mask.
+        size: of the model's input.
+        part: the part of it that is wanted; of a thin one, such as a face, no more is worked out.
+    """
+    ranges = [
+        range(*p.indices(n)) for p, n in zip(part or (slice(None),) * len(size), size, strict=True)
+    ]
+    if 8 * math.prod(map(len, ranges)) > math.prod(size):
+        mode = "bilinear" if logits.ndim == 2 else "trilinear"
+        whole = F.interpolate(logits[None, None], size=size, mode=mode, align_corners=False)[0, 0]
+        return whole if part is None else whole[part]
+    values = logits
+    for axis, (low, n, rows) in enumerate(zip(logits.shape, size, ranges, strict=True)):
+        weights = _interpolation(low, n, rows).to(values)
+        values = torch.tensordot(weights, values, dims=([1], [axis])).movedim(0, axis)
+    return values.contiguous()
+
+
+def _interpolation(low: int, high: int, rows: range) -> Float[Tensor, "rows low"]:
+    """Weights of linear interpolation between cell centres, the edge value going on beyond them."""
+    at = (torch.arange(rows.start, rows.stop, dtype=torch.float64) + 0.5) * low / high - 0.5
+    at = at.clamp(0, low - 1)
+    before = at.floor().long().clamp(max=max(low - 2, 0))
+    weights = torch.zeros(len(rows), low, dtype=torch.float64)
+    share = at - before
+    weights.scatter_add_(1, before[:, None], 1 - share[:, None])
+    weights.scatter_add_(1, (before + 1).clamp(max=low - 1)[:, None], share[:, None])
+    return weights
 
 
 def reduce(values: Float[Tensor, "*size"], low: tuple[int, ...]) -> Float[Tensor, "*low"]:

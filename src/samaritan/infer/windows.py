@@ -202,7 +202,7 @@ class _Board:
                 slice(first - k, last - k) for (first, last), k in zip(ends, key, strict=True)
             )
             assert frame.logits is not None
-            total[there] += upsample(frame.logits, self.size)[here] * ramp[here]
+            total[there] += upsample(frame.logits, self.size, here) * ramp[here]
             weights[there] += ramp[here]
         return total.div_(weights.clamp(min=1e-12)), weights
 
