@@ -23,8 +23,8 @@ _HOMES = {
     "write": "samaritan.io",
     "phantom": "samaritan.phantoms",
     "phantom_picture": "samaritan.phantoms",
-    "create_model": "samaritan.models",
-    "model_names": "samaritan.models",
+    "create_model": "samaritan.assembly",
+    "model_names": "samaritan.assembly",
     "load_weights": "samaritan.checkpoints",
     "save_weights": "samaritan.checkpoints",
     "load_model": "samaritan.checkpoints",
@@ -60,12 +60,12 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from samaritan.assembly import create_model, model_names
     from samaritan.checkpoints import load_model, load_weights, save_weights
     from samaritan.errors import SamaritanError
     from samaritan.geometry import Grid
     from samaritan.infer import Predictor, Session, generate_masks
     from samaritan.io import read, read_labels, write
-    from samaritan.models import create_model, model_names
     from samaritan.phantoms import phantom, phantom_picture
     from samaritan.prompts import Boxes, MaskPrompt, Points
     from samaritan.transforms import Preprocess

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from samaritan.models.config import Quirks, SamConfig, get_config, model_names
 
 _HOMES = {
+    "ClassOutput": "samaritan.models.classes",
+    "ClassSam": "samaritan.models.classes",
     "create_model": "samaritan.models.registry",
     "Sam": "samaritan.models.sam",
     "SamOutput": "samaritan.models.sam",
@@ -18,6 +20,8 @@ _HOMES = {
 }
 
 __all__ = [
+    "ClassOutput",
+    "ClassSam",
     "Quirks",
     "Sam",
     "SamConfig",
@@ -29,6 +33,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from samaritan.models.classes import ClassOutput, ClassSam
     from samaritan.models.positions import resize_positions
     from samaritan.models.registry import create_model
     from samaritan.models.sam import Sam, SamOutput

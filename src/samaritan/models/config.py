@@ -81,6 +81,8 @@ class SamConfig:
     """Layers of the head that predicts mask quality."""
     iou_hidden: int = 256
     """Hidden width of that head."""
+    classes: bool = False
+    """Mask tokens stand for classes, the first for background: all are predicted, prompts are not taken."""
     interpolate_positions: bool = False
     """Accept images of another size than `image_size`, interpolating position tables on the fly."""
     quirks: Quirks = field(default_factory=Quirks)

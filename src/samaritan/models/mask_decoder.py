@@ -17,6 +17,7 @@ from samaritan.models.transformer import TwoWayTransformer
 class MaskDecoder(nn.Module):
     """Predict masks for sets of prompts, many sets for one image or some for each of many images.
 
+    With `SamConfig.classes` every mask token is a class, and all are always given.
     `fuse` joins image embedding and dense prompt; another module with the same call can replace it.
 
     Source: segment-anything, modeling/mask_decoder.py; SAM-Med3D, modeling/mask_decoder3D.py.
@@ -29,6 +30,7 @@ class MaskDecoder(nn.Module):
             config.decoder_depth, width, config.decoder_heads, config.decoder_mlp
         )
         self.fuse = AddPrompt()
+        self.classes = config.classes
         self.iou_token = nn.Embedding(1, width)
         self.mask_tokens = nn.Embedding(masks, width)
         conv = CONV_TRANSPOSE[config.ndim]
@@ -72,10 +74,17 @@ class MaskDecoder(nn.Module):
         tokens = torch.cat([own.expand(n, -1, -1), sparse], dim=1)
         source = self.fuse(image, dense)
         queries, keys = self.transformer(_tokens(source), _tokens(image_pe), tokens)
-        chosen = range(1, len(own) - 1) if multimask_output else range(1)
+        chosen = self._chosen(multimask_output)
         grid = source.shape[2:]
         masks = self._masks(queries, keys.transpose(1, 2).unflatten(2, grid), chosen)
         return masks, self.iou_prediction_head(queries[:, 0])[:, chosen.start : chosen.stop]
+
+    def _chosen(self, multimask_output: bool) -> range:
+        """The mask tokens whose masks are wanted."""
+        tokens = len(self.output_hypernetworks_mlps)
+        if self.classes:
+            return range(tokens)
+        return range(1, tokens) if multimask_output else range(1)
 
     def _masks(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from samaritan.models.classes import ClassSam
 from samaritan.models.config import Quirks, SamConfig, get_config
 from samaritan.models.sam import Sam
 
@@ -28,4 +29,5 @@ def create_model(
     values = {**config.to_dict(), **overrides}
     if quirks is not None:
         values["quirks"] = quirks
-    return Sam(SamConfig.from_dict(values)).eval()
+    config = SamConfig.from_dict(values)
+    return (ClassSam if config.classes else Sam)(config).eval()
