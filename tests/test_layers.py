@@ -36,8 +36,8 @@ LAYERS = (
 RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}
 
 TORCH_ROOMS = {
-    "transforms", "models", "adapt", "losses", "simulate", "assembly", "data", "checkpoints", "infer", "train",
-    "export", "environment",
+    "transforms", "models", "adapt", "losses", "simulate", "assembly", "data", "checkpoints", "infer",
+    "train", "export", "environment",
 }  # fmt: skip
 """Rooms that may import torch at all; the command line may inside functions."""
 
