@@ -1,0 +1,95 @@
+"""Recipes by name: those of published systems with their numbers, and small ones of our own."""
+
+from __future__ import annotations
+
+import difflib
+
+from samaritan.errors import ConfigError
+from samaritan.recipes.schema import Recipe
+from samaritan.recipes.sections import (
+    Data,
+    Loss,
+    Model,
+    Optim,
+    Prompts,
+    Run,
+    Schedule,
+    Validation,
+)
+
+SAMED = Recipe(
+    name="samed",
+    task="multiclass",
+    model=Model(name="samed_vit_b", num_classes=None, image_size=512, options={"rank": 4}),
+    data=Data(batch_size=12),
+    loss=Loss(cross_entropy=0.2, dice=0.8, focal=0, iou=0),
+    optim=Optim(name="adamw", lr=0.005, weight_decay=0.1),
+    schedule=Schedule(kind="polynomial", warmup=250, power=0.9, horizon=200, lag=1),
+    run=Run(epochs=160, seed=1234, accumulate=2),
+    validation=Validation(every=5),
+)
+"""SAMed (hitachinsk/SAMed, README command): 24 slices an update, 160 of 200 epochs."""
+
+SAMED_S = SAMED.model_copy(
+    update={
+        "name": "samed_s",
+        "model": SAMED.model.model_copy(update={"name": "samed_s_vit_b"}),
+    }
+)
+"""SAMed_s: LoRA in the decoder as well, whose transformer is frozen."""
+
+SAM_MED2D = Recipe(
+    name="sam_med2d",
+    task="interactive",
+    model=Model(name="sammed2d_vit_b", image_size=256),
+    data=Data(batch_size=2, objects_per_image=5, augment=False),
+    prompts=Prompts(),
+    loss=Loss(focal=20, dice=1, iou=1),
+    optim=Optim(name="adam", lr=1e-4, weight_decay=0),
+    schedule=Schedule(kind="constant"),
+    run=Run(epochs=15, seed=42),
+)
+"""SAM-Med2D (OpenGVLab/SAM-Med2D, train.py): nine updates a batch."""
+
+FT_SAM = SAM_MED2D.model_copy(
+    update={
+        "name": "ft_sam",
+        "model": Model(name="sam_vit_b", image_size=256, method="encoder_frozen"),
+    }
+)
+"""FT-SAM of the same paper: no adapters, the image encoder frozen."""
+
+TOY_2D = Recipe(
+    name="toy_2d",
+    task="multiclass",
+    model=Model(name="sam_tiny", image_size=64, method="all"),
+    data=Data(batch_size=8),
+    loss=Loss(cross_entropy=0.2, dice=0.8, focal=0, iou=0),
+    optim=Optim(name="adamw", lr=2e-3, weight_decay=0.01),
+    schedule=Schedule(kind="cosine", warmup=20),
+    run=Run(epochs=20, clip_norm=1.0, log_every=5),
+)
+"""A tiny model from random weights, to see the whole way in a minute on a laptop."""
+
+_RECIPES = {recipe.name: recipe for recipe in (SAMED, SAMED_S, SAM_MED2D, FT_SAM, TOY_2D)}
+
+
+def recipe_names() -> list[str]:
+    """Names that `get_recipe` knows."""
+    return sorted(_RECIPES)
+
+
+def get_recipe(name: str) -> Recipe:
+    """A recipe by name.
+
+    Raises:
+        ConfigError: if there is none, with the names that are near.
+
+    >>> get_recipe("samed").optim.lr
+    0.005
+    """
+    if name not in _RECIPES:
+        near = difflib.get_close_matches(name, _RECIPES, n=3, cutoff=0.4)
+        hint = f"Did you mean {' or '.join(map(repr, near))}? " if near else ""
+        raise ConfigError(f"unknown recipe {name!r}. {hint}Known: {', '.join(recipe_names())}")
+    return _RECIPES[name]

@@ -1,0 +1,205 @@
+"""The sections of a recipe. Each field has its meaning below it; fields that are not known are errors."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+)
+
+Part = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    """Frozen, strict about names, and finite."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        validate_default=True,
+        protected_namespaces=(),
+    )
+
+
+class Model(Section):
+    """What is trained."""
+
+    name: str = "sam_tiny"
+    """A model of `samaritan models list`."""
+    init: str | None = None
+    """Weights to begin with: a file, or the name of published weights; none: random."""
+    num_classes: PositiveInt | None = None
+    """Classes without background, for task multiclass; none: as many as the data name."""
+    image_size: PositiveInt | None = None
+    """Side of the input in pixels; none: the model's own."""
+    method: str | None = None
+    """How a plain model is adapted, such as lora or decoder_only; adapted names bring their own."""
+    options: dict[str, JsonValue] = {}
+    """Further options of the model and its adapters, such as rank."""
+
+
+class Data(Section):
+    """How examples are drawn."""
+
+    batch_size: PositiveInt = 4
+    """Images in a batch of one process."""
+    objects_per_image: PositiveInt = 5
+    """Objects drawn for each image, with replacement; task interactive."""
+    augment: bool = True
+    """Turn, flip and distort training images."""
+    train: str = "train"
+    """The part of the manifest to learn from."""
+    validate_on: str = "val"
+    """The part to validate on."""
+    val_fraction: Part = 0.2
+    """Patients to hold out where the manifest does not say who is in which part."""
+
+
+class Prompts(Section):
+    """How prompts are simulated; task interactive."""
+
+    rounds: NonNegativeInt = 8
+    """Corrections after the first answer; each is an update of its own."""
+    points: tuple[PositiveInt, ...] = (1, 3, 5, 9)
+    """How many points a correction may have, drawn for each."""
+    box_part: Part = 0.5
+    """How often a batch begins with boxes instead of points."""
+    box_noise: Literal["jitter", "shift", "none"] = "jitter"
+    """Move each face on its own, the whole box (as published), or nothing."""
+    box_around: Literal["all", "largest"] = "all"
+    """Around the whole object, or around its largest connected component (as published)."""
+    click_at: Literal["random", "core"] = "random"
+    """Anywhere in the object or error (as published), or deep inside the largest."""
+    mask_only: bool = True
+    """Give one correction in the middle, and the last, the previous mask alone."""
+    multimask: bool = True
+    """Predict three masks and train the one that is chosen."""
+    choose: Literal["predicted_iou", "lowest_loss"] = "predicted_iou"
+    """Which of them: the one that the model believes in (as published), or the best."""
+    mask_values: Literal["probabilities", "logits"] = "probabilities"
+    """What a mask prompt holds: probabilities for SAM-Med2D, logits for SAM."""
+
+
+class Loss(Section):
+    """Weights of the parts of the loss."""
+
+    cross_entropy: NonNegativeFloat = 0.0
+    """Over classes; task multiclass."""
+    dice: NonNegativeFloat = 1.0
+    """Overlap."""
+    focal: NonNegativeFloat = 20.0
+    """Over pixels; task interactive."""
+    iou: NonNegativeFloat = 1.0
+    """Of the model's own estimate of its quality; task interactive."""
+
+
+class ParameterGroup(Section):
+    """Parameters with settings of their own."""
+
+    match: str
+    """A pattern over parameter names: * one word, ** any number of words."""
+    lr: NonNegativeFloat = 1.0
+    """Times the learning rate."""
+    weight_decay: NonNegativeFloat = 1.0
+    """Times the weight decay."""
+
+
+class Optim(Section):
+    """The optimiser."""
+
+    name: Literal["adamw", "adam", "sgd"] = "adamw"
+    lr: PositiveFloat = 1e-4
+    """Learning rate at its highest."""
+    weight_decay: NonNegativeFloat = 0.0
+    """On matrices and kernels; norms, biases and embeddings keep their size (but see compat)."""
+    betas: tuple[Part, Part] = (0.9, 0.999)
+    """Of Adam."""
+    momentum: Part = 0.9
+    """Of SGD."""
+    groups: tuple[ParameterGroup, ...] = ()
+    """Parameters with settings of their own; the first pattern that fits counts."""
+
+
+class Schedule(Section):
+    """How the learning rate goes; counted in iterations: groups of batches that are learned together."""
+
+    kind: Literal["constant", "polynomial", "cosine", "multistep"] = "constant"
+    warmup: NonNegativeInt = 0
+    """Iterations in which the rate rises in a straight line."""
+    power: PositiveFloat = 0.9
+    """Of the polynomial."""
+    horizon: PositiveInt | None = None
+    """Epochs until the rate would be 0, if not those of the run."""
+    floor: Part = 0.0
+    """Part of the rate that the cosine ends at."""
+    milestones: tuple[PositiveInt, ...] = ()
+    """Epochs after which the rate is multiplied by gamma."""
+    gamma: PositiveFloat = 0.5
+    lag: NonNegativeInt = 0
+    """Iterations that the rate lags behind; 1 where code sets it after the step."""
+
+
+class Run(Section):
+    """How long, how exactly, and how often something is written down."""
+
+    epochs: PositiveInt = 15
+    max_iterations: PositiveInt | None = None
+    """Stop after so many iterations, whatever the epoch."""
+    seed: NonNegativeInt = 0
+    precision: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """Of the computation; weights stay float32. auto: bfloat16 on GPUs that have it."""
+    accumulate: PositiveInt = 1
+    """Batches whose gradients make one update."""
+    clip_norm: PositiveFloat | None = None
+    """Greatest norm of the gradients."""
+    gradient_checkpointing: bool = False
+    """Compute encoder blocks again on the way back: less memory, more time, the same gradients."""
+    ema: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Keep a moving average of the weights with this decay, and validate and export that."""
+    log_every: PositiveInt = 10
+    """Iterations between lines of the log."""
+    checkpoint_every: PositiveInt = 200
+    """Iterations between checkpoints; every epoch ends with one as well."""
+
+
+class Validation(Section):
+    """How the model is watched, on images that it does not learn from."""
+
+    every: PositiveInt = 1
+    """Epochs between validations; the last epoch always ends with one."""
+    batches: PositiveInt | None = None
+    """At most so many batches; none: all."""
+    seed: NonNegativeInt = 1234
+    """Of the prompts: the same in every validation."""
+    clicks: PositiveInt = 3
+    """Clicks of a validation of an interactive model; Dice is taken after each, and from a box."""
+    patience: PositiveInt | None = None
+    """Stop after so many validations without a better one."""
+    pictures: NonNegativeInt = 4
+    """Sample pictures of each validation."""
+
+
+class Compat(Section):
+    """Defects of published code, to train exactly as it did. All are off unless wanted."""
+
+    frozen_point_embeddings: bool = False
+    """SAM-Med2D: embeddings of clicks never learn (its optimiser holds stale copies)."""
+    prompts_without_gradient: bool = False
+    """SAM-Med2D: corrections do not train the prompt encoder, nor ever its mask downscaling."""
+    batch_iou_target: bool = False
+    """SAM-Med2D: one quality target for the whole batch, with a gradient into the masks."""
+    exclusive_box_corners: bool = False
+    """SAM-Med2D: a box's second corner lies one past the object, not on its last pixel."""
+    corner_aligned_labels: bool = False
+    """SAMed: labels are sampled up to 1.5 pixels beside the logits that they are compared with."""
+    decay_everything: bool = False
+    """SAMed: weight decay also shrinks norms, biases and embeddings."""
