@@ -1,0 +1,173 @@
+"""What training minimises: the losses of the published systems, as pure functions of logits and labels.
+
+Each returns its parts and their "total" as tensors, so that nothing waits for the device. Sums are taken in
+float32 whatever the logits are, autocast included. Known oddities of the published code are switches that
+are off by default.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+Losses = dict[str, Tensor]
+
+
+def samed_loss(
+    logits: Float[Tensor, "b k *grid"],
+    labels: Int[Tensor, " b *grid"],
+    *,
+    dice_weight: float = 0.8,
+) -> Losses:
+    """SAMed's loss: (1 - w) cross-entropy + w Dice, over all classes with the background.
+
+    Source: hitachinsk/SAMed utils.py and trainer.py. The Dice term is one fraction for each class over the
+    whole batch; cross-entropy is a plain mean over pixels.
+
+    Args:
+        logits: of each class, at the decoder's own resolution.
+        labels: class of each pixel, 0 to k - 1.
+        dice_weight: part of the Dice term.
+
+    Returns:
+        "total", "ce" and "dice".
+    """
+    values = logits.float()
+    ce = F.cross_entropy(values, labels.long())
+    dice = multiclass_dice_loss(values, labels)
+    return {"total": (1 - dice_weight) * ce + dice_weight * dice, "ce": ce, "dice": dice}
+
+
+def multiclass_dice_loss(
+    logits: Float[Tensor, "b k *grid"], labels: Int[Tensor, " b *grid"], *, smooth: float = 1e-5
+) -> Float[Tensor, ""]:
+    """One minus the soft Dice of each class over the whole batch, averaged over classes.
+
+    Args:
+        logits: of each class; probabilities are their softmax, squared in the denominator.
+        labels: class of each pixel.
+        smooth: added above and below.
+    """
+    probs = logits.float().softmax(dim=1)
+    target = F.one_hot(labels.long(), logits.shape[1]).movedim(-1, 1).to(probs.dtype)
+    axes = (0, *range(2, probs.ndim))
+    both = (probs * target).sum(dim=axes)
+    whole = probs.square().sum(dim=axes) + target.sum(dim=axes)
+    return (1 - (2 * both + smooth) / (whole + smooth)).mean()
+
+
+def sam_med2d_loss(
+    logits: Float[Tensor, "n m *grid"],
+    masks: Tensor,
+    predicted_iou: Float[Tensor, "n m"],
+    *,
+    focal_weight: float = 20.0,
+    dice_weight: float = 1.0,
+    iou_weight: float = 1.0,
+    batch_dice: bool = False,
+    batch_iou_target: bool = False,
+    detach_iou_target: bool = True,
+    iou_target: Literal["soft", "hard"] = "soft",
+) -> Losses:
+    """SAM-Med2D's loss: 20 focal + Dice + squared error of the predicted IoU.
+
+    Source: OpenGVLab/SAM-Med2D utils.py. By default each mask has its own Dice and its own IoU target, and
+    the target sends no gradient into the mask. The published code has `batch_dice=True, batch_iou_target=True,
+    detach_iou_target=False`: one Dice and one target for the whole batch, with a gradient.
+
+    Args:
+        logits: one map for each mask.
+        masks: "n m *grid": where the objects are, boolean or 0 and 1.
+        predicted_iou: what the model says of its own masks.
+        focal_weight: of the focal term.
+        dice_weight: of the Dice term.
+        iou_weight: of the squared error of the IoU.
+        batch_dice: one Dice over the whole batch (published).
+        batch_iou_target: one IoU over the whole batch as everyone's target (published).
+        detach_iou_target: whether the target is a constant; False is published.
+        iou_target: "soft" takes probabilities (published), "hard" the mask where logits exceed 0.
+
+    Returns:
+        "total", "focal", "dice" and "iou_mse".
+    """
+    values, target = logits.float(), masks.to(torch.float32)
+    probs = values.sigmoid()
+    focal = focal_loss(values, target)
+    dice = _dice(probs, target, batch=batch_dice)
+    judged = (values > 0).to(probs.dtype) if iou_target == "hard" else probs
+    iou = _iou(judged, target, batch=batch_iou_target)
+    iou_mse = ((iou.detach() if detach_iou_target else iou) - predicted_iou.float()).square().mean()
+    total = focal_weight * focal + dice_weight * dice + iou_weight * iou_mse
+    return {"total": total, "focal": focal, "dice": dice, "iou_mse": iou_mse}
+
+
+def focal_loss(
+    logits: Float[Tensor, "n m *grid"], masks: Tensor, *, alpha: float = 0.25, gamma: float = 2.0
+) -> Float[Tensor, ""]:
+    """Focal loss of binary masks, averaged over pixels (Lin et al. 2017, arXiv:1708.02002, equation 5).
+
+    Logarithms are taken of the logits, so that confident mistakes keep their gradient; the published
+    SAM-Med2D code adds 1e-12 to probabilities instead, which differs beyond logits of about 15.
+
+    Args:
+        logits: one map for each mask.
+        masks: 1 inside.
+        alpha: weight of the inside; the outside has 1 - alpha.
+        gamma: how much easy pixels are discounted.
+    """
+    values, target = logits.float(), masks.to(torch.float32)
+    probs = values.sigmoid()
+    inside = alpha * target * (1 - probs) ** gamma * F.logsigmoid(values)
+    outside = (1 - alpha) * (1 - target) * probs**gamma * F.logsigmoid(-values)
+    return -(inside + outside).mean()
+
+
+def dice_ce_loss(
+    logits: Float[Tensor, "b m *grid"],
+    masks: Tensor,
+    *,
+    dice_weight: float = 1.0,
+    ce_weight: float = 1.0,
+    smooth: float = 1e-5,
+) -> Losses:
+    """Dice and cross-entropy of binary masks, each mask for itself: the loss of SAM-Med3D and its kin.
+
+    Equals MONAI's DiceCELoss(sigmoid=True, squared_pred=True) since its version 1.3. (Before, its
+    cross-entropy of a single channel was 0: `ce_weight=0`.)
+
+    Args:
+        logits: one map for each mask.
+        masks: "b m *grid": 1 inside.
+        dice_weight: of the Dice term, whose denominator holds squares.
+        ce_weight: of the binary cross-entropy, a mean over voxels.
+        smooth: added above and below in the Dice term.
+
+    Returns:
+        "total", "dice" and "ce".
+    """
+    values, target = logits.float(), masks.to(torch.float32)
+    probs = values.sigmoid()
+    axes = tuple(range(2, probs.ndim))
+    both = (probs * target).sum(dim=axes)
+    whole = probs.square().sum(dim=axes) + target.square().sum(dim=axes)
+    dice = (1 - (2 * both + smooth) / (whole + smooth)).mean()
+    ce = F.binary_cross_entropy_with_logits(values, target)
+    return {"total": dice_weight * dice + ce_weight * ce, "dice": dice, "ce": ce}
+
+
+def _dice(probs: Tensor, target: Tensor, *, batch: bool) -> Tensor:
+    """One minus soft Dice with 1 above and below, of each mask or of all together."""
+    axes = tuple(range(0 if batch else 2, probs.ndim))
+    both, whole = (probs * target).sum(dim=axes), (probs + target).sum(dim=axes)
+    return (1 - (2 * both + 1) / (whole + 1)).mean()
+
+
+def _iou(probs: Tensor, target: Tensor, *, batch: bool) -> Tensor:
+    """Soft intersection over union, of each mask ("n m") or of all together."""
+    axes = tuple(range(0 if batch else 2, probs.ndim))
+    both, whole = (probs * target).sum(dim=axes), (probs + target).sum(dim=axes)
+    return (both + 1e-7) / (whole - both + 1e-7)
