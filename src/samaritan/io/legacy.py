@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from samaritan import optional
 from samaritan.errors import CorruptFile, FileError, GeometryError, UnsupportedFormat
 from samaritan.geometry import Grid
 from samaritan.io.files import DEFLATE_RATIO, check_need, file_size, guard, read_head
+from samaritan.io.hdf5 import h5py_for
 from samaritan.io.options import ReadOptions
 from samaritan.io.values import choose_frame, native, non_finite_note
 from samaritan.volume import Volume
@@ -27,7 +27,7 @@ def read(path: Path, family: str, options: ReadOptions) -> Volume:
     """
     header_path = _header_file(path, family)
     if family == "minc" and read_head(header_path, 4) == b"\x89HDF":
-        optional.require("h5py", extra="minc", purpose="read MINC 2 files")
+        h5py_for("read MINC 2 files")
     with guard(path):
         image = _load(header_path, family)
     try:
