@@ -76,8 +76,9 @@ def sam_med2d_loss(
     """SAM-Med2D's loss: 20 focal + Dice + squared error of the predicted IoU.
 
     Source: OpenGVLab/SAM-Med2D utils.py. By default each mask has its own Dice and its own IoU target, and
-    the target sends no gradient into the mask. The published code has `batch_dice=True, batch_iou_target=True,
-    detach_iou_target=False`: one Dice and one target for the whole batch, with a gradient.
+    the target sends no gradient into the mask. The published code has `batch_dice=True,
+    batch_iou_target=True, detach_iou_target=False`: one Dice and one target for the whole batch, with
+    a gradient.
 
     Args:
         logits: one map for each mask.
