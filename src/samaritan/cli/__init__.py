@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import typer
 
-from samaritan.cli import doctor, info, models, phantom, segment
+from samaritan.cli import doctor, info, models, phantom, prepare, segment
 
 app = typer.Typer(
     name="samaritan",
@@ -23,6 +23,7 @@ app.command("info")(info.info)
 app.command("doctor")(doctor.doctor)
 app.command("phantom")(phantom.make_phantom)
 app.add_typer(models.app, name="models")
+app.add_typer(prepare.app, name="prepare")
 
 
 def _show_version(wanted: bool) -> None:
