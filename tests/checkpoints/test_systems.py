@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from samaritan.checkpoints import load_model, load_weights
+from samaritan.checkpoints.adapted import TABLES
 from samaritan.checkpoints.systems import FOREIGN, creating, guess_config, recognise
 from samaritan.errors import CheckpointError
 from samaritan.models import create_model, get_config
+from samaritan.models.config import SAM_QUIRKS
 
 
 @pytest.fixture
@@ -47,7 +49,7 @@ def test_official_names_are_recognised(name, system, schema):
     assert recognise(schema(name)).name == system
 
 
-@pytest.mark.parametrize("name", ["samed_lora", "samed_s_lora", "sammed2d_vit_b", "msam_vit_b_ori"])
+@pytest.mark.parametrize("name", ["msam_vit_b_ori", "masksam_acdc"])
 def test_systems_that_cannot_be_loaded_yet_are_refused_by_name(name, schema, make):
     shapes = {k: (1,) * len(shape) for k, shape in schema(name).items()}
     title = recognise(shapes).title
@@ -58,7 +60,6 @@ def test_systems_that_cannot_be_loaded_yet_are_refused_by_name(name, schema, mak
 @pytest.mark.parametrize(
     ("key", "system"),
     [
-        ("sam.image_encoder.blocks.0.attn.qkv.linear_a_q.weight", "samed"),
         ("lora_sam.sam.image_encoder.pos_embed", "m-sam"),
         ("prompt_encoder.mask_downscaling.9.weight", "neurosam3d"),
         ("image_encoder.model.cls_token", "neurosam3d"),
@@ -75,8 +76,10 @@ def test_further_systems_are_known_by_one_name(key, system):
     assert found.why_not
 
 
-def test_every_foreign_system_says_why_it_cannot_be_loaded():
-    assert all(system.why_not and system.marks for system in FOREIGN)
+def test_every_foreign_system_is_loaded_by_a_table_or_says_why_not():
+    assert all(system.marks for system in FOREIGN)
+    assert {system.name for system in FOREIGN if not system.why_not} == set(TABLES)
+    assert all(system.quirks == SAM_QUIRKS for system in FOREIGN if not system.why_not)
 
 
 @pytest.mark.slow
@@ -148,6 +151,6 @@ def test_load_model_needs_a_known_size(make, tmp_path):
 
 
 def test_load_model_refuses_foreign_systems_by_name(tmp_path):
-    torch.save({"w_a_000": torch.zeros(4, 8)}, tmp_path / "lora.pth")
-    with pytest.raises(CheckpointError, match=r"lora\.pth holds SAMed LoRA file"):
-        load_model(tmp_path / "lora.pth")
+    torch.save({"bidatt.x": torch.zeros(4, 8)}, tmp_path / "other.pth")
+    with pytest.raises(CheckpointError, match=r"other\.pth holds M-SAM"):
+        load_model(tmp_path / "other.pth")

@@ -94,6 +94,11 @@ def get_blueprint(
     return replace(blueprint, insertions=plan.insertions, trainable=plan.trainable)
 
 
+def trainable_of(name: str) -> tuple[str, ...] | None:
+    """Patterns of what learns in an adapted model of this name; None for others."""
+    return get_blueprint(name).trainable if name in _ADAPTED else None
+
+
 def _start(
     given: str | SamConfig | Blueprint, method: str | None
 ) -> tuple[Blueprint, Mapping[str, Any], str | None]:

@@ -24,6 +24,7 @@ _HOMES = {
     "locate": "samaritan.checkpoints.fetching",
     "published_weights": "samaritan.checkpoints.registry",
     "read_header": "samaritan.checkpoints.header",
+    "save_official": "samaritan.checkpoints.official",
     "save_weights": "samaritan.checkpoints.saving",
 }
 
@@ -43,6 +44,7 @@ __all__ = [
     "locate",
     "published_weights",
     "read_header",
+    "save_official",
     "save_weights",
 ]
 
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
     from samaritan.checkpoints.header import Header, read_header
     from samaritan.checkpoints.inspecting import Inspection, inspect
     from samaritan.checkpoints.loading import convert, load_model, load_weights
+    from samaritan.checkpoints.official import save_official
     from samaritan.checkpoints.registry import Published, find_published, published_weights
     from samaritan.checkpoints.report import LoadReport
     from samaritan.checkpoints.saving import save_weights

@@ -63,12 +63,18 @@ def write_note(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def licence_of(file: Path | None, sha256: str | None) -> str | None:
-    """The licence of a published file, known by its hash, or by its name in our cache."""
+    """The licence of a published file."""
+    published = published_of(file, sha256)
+    return None if published is None else published.licence
+
+
+def published_of(file: Path | None, sha256: str | None) -> Published | None:
+    """The published weights that a file is, known by its hash, or by its name in our cache."""
     for published in published_weights():
         same = sha256 is not None and sha256 == published.sha256
         cached = file is not None and file == cache_folder() / published.file
         if same or cached:
-            return published.licence
+            return published
     return None
 
 

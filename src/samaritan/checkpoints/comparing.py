@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from samaritan.checkpoints import adapted
 from samaritan.checkpoints.systems import Shapes, System, creating, guess_config
 from samaritan.models.config import SamConfig
 
@@ -39,18 +40,38 @@ class Comparison:
         return not (self.missing or self.unexpected or self.misshaped)
 
 
-def compare(given: Shapes, wanted: Shapes, *, ndim: int) -> Comparison:
-    """Sort the names of weights and of a model by how they fit."""
+def compare(
+    given: Shapes,
+    wanted: Shapes,
+    *,
+    ndim: int,
+    kept: Collection[str] = (),
+    fresh: Collection[str] = (),
+    dropped: Collection[str] = (),
+) -> Comparison:
+    """Sort the names of weights and of a model by how they fit.
+
+    Args:
+        given: the weights.
+        wanted: the model.
+        ndim: its number of axes.
+        kept: names that the weights need not have, because they belong to others.
+        fresh: names that the weights may lack, which then keep their values.
+        dropped: names that may be left out.
+    """
     result = Comparison()
+    allowed = {*fresh, *(CORNERS if ndim == 3 and not any(c in given for c in CORNERS) else ())}
     for key in wanted:
+        if key in kept and key not in given:
+            continue
         if key not in given:
-            fresh = ndim == 3 and key in CORNERS and not any(c in given for c in CORNERS)
-            (result.fresh if fresh else result.missing).append(key)
+            (result.fresh if key in allowed else result.missing).append(key)
         elif given[key] != wanted[key]:
             result.misshaped.append(f"{key}: {_shape(given[key])}, expected {_shape(wanted[key])}")
     for key in given:
         if key not in wanted:
-            (result.left_out if key in IGNORABLE else result.unexpected).append(key)
+            expected = key in IGNORABLE or key in dropped
+            (result.left_out if expected else result.unexpected).append(key)
     return result
 
 
@@ -80,6 +101,8 @@ def explain(
 
 def _cause(given: Shapes, config: SamConfig, system: System) -> str:
     """Why weights most likely do not fit, and what to do."""
+    if system.name in adapted.TABLES:
+        return _adapted_cause(given, system)
     guess = guess_config(given)
     if guess is None:
         return ""
@@ -100,6 +123,21 @@ def _cause(given: Shapes, config: SamConfig, system: System) -> str:
             f"{_shape(config.image_size)}: load them with resize_positions=True, or use {call}."
         )
     return ""
+
+
+def _adapted_cause(given: Shapes, system: System) -> str:
+    blueprint = adapted.guess_blueprint(given, system.name)
+    if blueprint is None:
+        return ""
+    config = blueprint.config
+    words = [f"encoder width {config.width}, {config.depth} blocks"]
+    if config.classes:
+        rank = blueprint.insertions[0].options["rank"]
+        words.append(f"{config.num_mask_tokens - 1} classes and background, rank {rank}")
+    also = ""
+    if system.name == "sam-med2d":
+        also = ", or leave the adapters out with drop_adapters=True"
+    return f"It holds {system.title}: {', '.join(words)}. Use {adapted.creating(blueprint)}{also}."
 
 
 def _same_architecture(a: SamConfig, b: SamConfig) -> bool:

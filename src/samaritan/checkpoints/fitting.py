@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from samaritan.checkpoints.comparing import Comparison, compare, explain, shapes_of
+from samaritan.adapt.inject import is_adapter
+from samaritan.checkpoints.adapted import ALIASES, TABLES
+from samaritan.checkpoints.classes import TOKENS, ClassInit, refit_classes
+from samaritan.checkpoints.comparing import (
+    CORNERS,
+    IGNORABLE,
+    Comparison,
+    compare,
+    explain,
+    shapes_of,
+)
 from samaritan.checkpoints.sources import Source
 from samaritan.errors import CheckpointError
 from samaritan.models.config import Quirks, SamConfig
@@ -34,8 +44,23 @@ class Fitted:
     """What else is worth knowing."""
 
 
-def fit(model: Sam, source: Source, *, resize_positions: bool) -> Fitted:
+def fit(
+    model: Sam,
+    source: Source,
+    *,
+    resize_positions: bool,
+    init_extra_classes: ClassInit | None = None,
+    drop_adapters: bool = False,
+) -> Fitted:
     """Compare weights with a model strictly; the model is not touched.
+
+    Args:
+        model: what they should fit.
+        source: the weights.
+        resize_positions: interpolate position tables where the input size differs.
+        init_extra_classes: what to do with another number of mask tokens; see `refit_classes`. None:
+            "samed_compat" for SAM's own weights in a model that labels classes, else an error.
+        drop_adapters: leave out adapters that the model does not have.
 
     Raises:
         CheckpointError: with everything that does not fit, sorted by kind.
@@ -45,14 +70,26 @@ def fit(model: Sam, source: Source, *, resize_positions: bool) -> Fitted:
             f"{source.where} holds {source.system.title}: {source.system.why_not}"
         )
     wanted = model.state_dict()
-    state = source.layout.state
+    state = _our_names(source, wanted)
+    kept = _kept(source, state, wanted)
+    fresh = _new_adapters(state, wanted)
+    notes = list(_adapter_notes(kept, fresh))
+    policy = init_extra_classes or _class_policy(source, state, wanted, model.config)
+    if policy is not None and TOKENS in state:
+        refitted = refit_classes(state, wanted, policy)
+        state, fresh = refitted.state, fresh | refitted.renewed
+        notes.append(refitted.note)
     resized: list[str] = []
     if resize_positions:
         state, resized = _resize(state, wanted, model.config)
-    result = _compare(state, wanted, model.config, source)
+    dropped = {key for key in state if drop_adapters and _of_adapter(key)} - wanted.keys()
+    allowed = {"kept": kept, "fresh": fresh, "dropped": dropped}
+    result = _compare(state, wanted, model.config, source, allowed)
+    if kept:
+        _check_base(source, wanted)
     state = {key: state[key] for key in wanted if key in state}
     quirks = source.header.config.quirks if source.header else source.system.quirks
-    notes = [
+    notes += [
         *_source_notes(source, result, quirks),
         *_dtype_notes(state, wanted),
         *_finite_notes(state),
@@ -60,6 +97,78 @@ def fit(model: Sam, source: Source, *, resize_positions: bool) -> Fitted:
     return Fitted(
         state, tuple(result.fresh), tuple(result.left_out), tuple(resized), quirks, tuple(notes)
     )
+
+
+def _our_names(source: Source, wanted: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights under the names of the model, as far as a table of their system knows them."""
+    state = source.layout.state
+    make_table = TABLES.get(source.system.name)
+    if make_table is None:
+        return state
+    table = make_table(wanted)
+    return {table.get(k, k): value for k, value in state.items() if not ALIASES.fullmatch(k)}
+
+
+def _kept(
+    source: Source, state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
+) -> frozenset[str]:
+    """Names that weights without their base leave to it."""
+    if source.header is not None and source.header.holds != "all":
+        return frozenset(k for k in wanted if k not in state and not is_adapter(k))
+    if not source.system.needs_base:
+        return frozenset()
+    table = TABLES[source.system.name](wanted)
+    return frozenset(wanted) - frozenset(table.values())
+
+
+def _new_adapters(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> frozenset[str]:
+    """Adapters of the model that the weights know nothing of, by the adapters' names."""
+    known = {_adapter_name(key) for key in state}
+    return frozenset(k for k in wanted if is_adapter(k) and _adapter_name(k) not in known)
+
+
+def _adapter_name(key: str) -> str:
+    return key.partition(".adapters.")[2].partition(".")[0]
+
+
+def _of_adapter(key: str) -> bool:
+    """Whether a name, ours or a published one, is that of an adapter."""
+    return is_adapter(key) or ".Adapter." in key
+
+
+def _class_policy(
+    source: Source, state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], config: SamConfig
+) -> ClassInit | None:
+    """What to do with SAM's own mask tokens in a model that labels classes."""
+    if source.system.needs_base or source.system.name in TABLES or TOKENS not in state:
+        return None
+    theirs = source.header.config.classes if source.header else len(state[TOKENS]) != 4
+    own = config.classes and not theirs
+    return "samed_compat" if own and len(state[TOKENS]) != len(wanted[TOKENS]) else None
+
+
+def _check_base(source: Source, wanted: Mapping[str, Tensor]) -> None:
+    """Refuse weights without their base: in a new model the position table is still zero."""
+    table = wanted["image_encoder.pos_embed"]
+    if not table.is_meta and not table.any():
+        raise CheckpointError(
+            f"{source.where} holds {_title(source)}: they change the weights of a plain model, and this "
+            f"model has none yet. Load those first: load_weights(model, 'sam_vit_b_01ec64.pth'), then this "
+            f"file; or load_model(file, base='sam_vit_b_01ec64.pth')"
+        )
+
+
+def _title(source: Source) -> str:
+    if source.header is None:
+        return f"a {source.system.title}"
+    return f"only the {source.header.holds} weights of {source.header.config.name!r}"
+
+
+def _adapter_notes(kept: Collection[str], fresh: Collection[str]) -> Iterable[str]:
+    if kept:
+        yield f"{len(kept)} tensors of the plain model stay as they are"
+    if fresh:
+        yield f"the weights know nothing of the adapters: {len(fresh)} tensors keep the model's values"
 
 
 def copy_into(model: Sam, state: Mapping[str, Tensor]) -> None:
@@ -98,10 +207,14 @@ def _resize(
 
 
 def _compare(
-    state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], config: SamConfig, source: Source
+    state: Mapping[str, Tensor],
+    wanted: Mapping[str, Tensor],
+    config: SamConfig,
+    source: Source,
+    allowed: Mapping[str, Collection[str]],
 ) -> Comparison:
     given, shapes = shapes_of(state), shapes_of(wanted)
-    result = compare(given, shapes, ndim=config.ndim)
+    result = compare(given, shapes, ndim=config.ndim, **allowed)
     result.misshaped += [
         f"{key}: {_kind(state[key])} numbers, expected {_kind(tensor)}"
         for key, tensor in wanted.items()
@@ -114,13 +227,16 @@ def _compare(
 
 
 def _source_notes(source: Source, result: Comparison, quirks: Quirks | None) -> Iterable[str]:
-    if result.fresh:
+    if any(key in CORNERS for key in result.fresh):
         yield (
             "the weights know no boxes: the embeddings of box corners keep their random values, so use "
             "points and masks only, or train them"
         )
-    if result.left_out:
-        yield f"left out constants of preprocessing: {', '.join(result.left_out)}"
+    constants = [key for key in result.left_out if key in IGNORABLE]
+    if constants:
+        yield f"left out constants of preprocessing: {', '.join(constants)}"
+    if others := len(result.left_out) - len(constants):
+        yield f"left out {others} tensors of adapters that the model does not have"
     if source.layout.ignored:
         names = ", ".join(source.layout.ignored[:8])
         yield f"not weights, and not used: {names}"

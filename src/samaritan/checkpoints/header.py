@@ -7,8 +7,10 @@ import struct
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from samaritan.adapt.methods import Insertion
+from samaritan.assembly.blueprint import Blueprint, trainable_of
 from samaritan.checkpoints.sniffing import resolve_folder, sniff
 from samaritan.errors import CheckpointError, ConfigError, CorruptFile
 from samaritan.models.config import SamConfig
@@ -35,8 +37,18 @@ class Header:
     """Of the weights, as an SPDX name where there is one."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     """Anything else that belongs to the weights, such as the recipe of a training run."""
+    adapters: tuple[Insertion, ...] = ()
+    """Adapters of the model."""
+    holds: Literal["all", "adapters", "trainable"] = "all"
+    """Whether these are all weights, or only those of the adapters, or only those that were trained."""
     format_version: int = FORMAT_VERSION
     """Version of this header."""
+
+    @property
+    def blueprint(self) -> Blueprint:
+        """What the model is built from."""
+        trainable = trainable_of(self.config.name) if self.adapters else None
+        return Blueprint(self.config, self.adapters, trainable)
 
     def to_json(self) -> str:
         """The text that is stored.
@@ -68,12 +80,16 @@ class Header:
                     f"the header has format version {version!r}, this package reads up to "
                     f"{FORMAT_VERSION}. Install a newer samaritan"
                 )
+            if values.get("holds", "all") not in ("all", "adapters", "trainable"):
+                raise ValueError(f"it holds {values['holds']!r}")
             return cls(
                 config=SamConfig.from_dict(values["config"]),
                 preprocess=_mapping_or_none(values["preprocess"]),
                 provenance=_mapping_or_none(values["provenance"]) or {},
                 licence=None if values["licence"] is None else str(values["licence"]),
                 extra=_mapping_or_none(values.get("extra")) or {},
+                adapters=tuple(Insertion.from_dict(v) for v in values.get("adapters", ())),
+                holds=values.get("holds", "all"),
                 format_version=version,
             )
         except (KeyError, TypeError, ValueError, RecursionError, ConfigError) as error:

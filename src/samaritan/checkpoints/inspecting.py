@@ -7,15 +7,18 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from samaritan.assembly.blueprint import Blueprint
+from samaritan.assembly.build import create_model
+from samaritan.checkpoints.adapted import guess_blueprint
 from samaritan.checkpoints.cache import licence_of
 from samaritan.checkpoints.fitting import fit, non_finite
 from samaritan.checkpoints.hashing import sha256_of
 from samaritan.checkpoints.header import Header
 from samaritan.checkpoints.sources import Source, find_source
-from samaritan.checkpoints.systems import guess_config
 from samaritan.errors import CheckpointError
-from samaritan.models.config import Quirks, SamConfig
-from samaritan.models.registry import create_model
+from samaritan.models.config import Quirks
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,8 @@ class Inspection:
     """Of our own files."""
     problems: tuple[str, ...]
     """Why it cannot be used; empty if it can."""
+    needs_base: bool = False
+    """Whether it is used together with the weights of the plain model."""
 
     @property
     def ok(self) -> bool:
@@ -82,7 +87,9 @@ def inspect(path_or_name: str | Path, *, model: str | None = None) -> Inspection
     if source.file is None:
         raise CheckpointError("only files can be inspected")
     state = source.layout.state
-    config = source.header.config if source.header else guess_config(source.shapes)
+    blueprint = _blueprint(source)
+    config = None if blueprint is None else blueprint.config
+    part = source.system.needs_base or (source.header is not None and source.header.holds != "all")
     bad = tuple(non_finite(state))
     sha256 = sha256_of(source.file)
     return Inspection(
@@ -96,26 +103,36 @@ def inspect(path_or_name: str | Path, *, model: str | None = None) -> Inspection
         dtypes=dict(Counter(str(t.dtype).removeprefix("torch.") for t in state.values())),
         non_finite=bad,
         model=None if config is None else config.name,
-        image_size=None if config is None else config.image_size,
+        image_size=None if config is None or source.system.needs_base else config.image_size,
         quirks=_quirks(source),
         ignored=source.layout.ignored,
         sha256=sha256,
         licence=source.header.licence if source.header else licence_of(source.file, sha256),
         header=source.header,
-        problems=tuple(_problems(source, config, model, bad)),
+        problems=tuple(_problems(source, blueprint, model, bad)),
+        needs_base=part,
     )
 
 
+def _blueprint(source: Source) -> Blueprint | None:
+    if source.header is not None:
+        return source.header.blueprint
+    return guess_blueprint(source.shapes, source.system.name)
+
+
 def _problems(
-    source: Source, config: SamConfig | None, model: str | None, bad: tuple[str, ...]
+    source: Source, blueprint: Blueprint | None, model: str | None, bad: tuple[str, ...]
 ) -> list[str]:
     problems = [f"{len(bad)} tensors hold NaN or infinity: {', '.join(bad[:3])}"] if bad else []
     if source.system.why_not:
         return [*problems, f"{source.system.title} cannot be loaded: {source.system.why_not}"]
-    if config is None and model is None:
+    target = model or blueprint
+    if target is None:
         return [*problems, "its sizes are those of no model that is known; name one with --model"]
     try:
-        fit(create_model(model or config), source, resize_positions=True)  # type: ignore[arg-type]
+        with torch.device("meta"):
+            net = create_model(target)
+        fit(net, source, resize_positions=True)
     except CheckpointError as error:
         problems.append(str(error))
     return problems

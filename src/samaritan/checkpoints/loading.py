@@ -11,17 +11,21 @@ from typing import Any
 import torch
 from torch import nn
 
+from samaritan.adapt.inject import describe
+from samaritan.assembly.blueprint import Blueprint, get_blueprint
+from samaritan.assembly.build import create_model
+from samaritan.checkpoints.adapted import guess_blueprint
 from samaritan.checkpoints.cache import licence_of
+from samaritan.checkpoints.chains import published_preprocess
+from samaritan.checkpoints.classes import ClassInit
 from samaritan.checkpoints.fitting import copy_into, fit
 from samaritan.checkpoints.hashing import sha256_of
 from samaritan.checkpoints.header import Header
 from samaritan.checkpoints.report import LoadReport
 from samaritan.checkpoints.saving import save_weights
 from samaritan.checkpoints.sources import Source, find_source
-from samaritan.checkpoints.systems import guess_config
 from samaritan.errors import CheckpointError
-from samaritan.models.config import Quirks, SamConfig, get_config
-from samaritan.models.registry import create_model
+from samaritan.models.config import Quirks
 from samaritan.models.sam import Sam
 
 logger = logging.getLogger(__name__)
@@ -33,6 +37,8 @@ def load_weights(
     *,
     resize_positions: bool = True,
     keep_quirks: bool = False,
+    init_extra_classes: ClassInit | None = None,
+    drop_adapters: bool = False,
 ) -> LoadReport:
     """Load weights of any known system and layout, strictly.
 
@@ -45,6 +51,11 @@ def load_weights(
             mapping of names to tensors (or of wrappers to such a mapping).
         resize_positions: interpolate position tables where the model has another input size.
         keep_quirks: leave the model's quirks as they are.
+        init_extra_classes: where the number of mask tokens differs: "samed_compat" takes what has the
+            right shape, "fresh" leaves tokens and heads as the model has them, "copy" repeats the tokens.
+            None: "samed_compat" for SAM's own weights in a model that labels classes (so did SAMed),
+            else an error.
+        drop_adapters: leave out adapters that the model does not have.
 
     Raises:
         CheckpointError: if names or shapes do not fit; the text sorts them by kind.
@@ -67,34 +78,85 @@ def load_weights(
         find_source(path_or_mapping),
         resize_positions=resize_positions,
         keep_quirks=keep_quirks,
+        init_extra_classes=init_extra_classes,
+        drop_adapters=drop_adapters,
     )
 
 
 def load_model(
-    path_or_name: str | Path, *, download: bool = True, **overrides: Any
+    path_or_name: str | Path,
+    *,
+    base: str | Path | None = None,
+    adapters: bool = True,
+    download: bool = True,
+    **overrides: Any,
 ) -> tuple[Sam, Header]:
-    """Build the model that a file of weights belongs to, and load it.
+    """Build the model that a file of weights belongs to, adapters included, and load it.
 
     Args:
         path_or_name: one of our files, a file of a known system, or the name of published weights.
+        base: weights of the plain model, for files that hold adapters and little else, such as SAMed's.
+        adapters: False builds and loads the model without its adapters.
         download: fetch published weights that are not in the cache.
         **overrides: fields of the configuration that should differ, such as `image_size=512`.
 
     Returns:
         The model in eval mode, and its header: for files of other systems, one that says what was
-        found out about them, with no `preprocess`.
+        found out about them, with the `preprocess` of SAMed and SAM-Med2D, and else none.
 
     Raises:
-        CheckpointError: if the file does not tell what model it belongs to.
+        CheckpointError: if the file does not tell what model it belongs to, or needs a `base`.
     """
     source = find_source(path_or_name, download=download)
-    model = _built(source, _config_of(source), overrides)
-    report = _load(model, source, resize_positions=True, keep_quirks="quirks" in overrides)
-    return model, _header(model, source, report)
+    model, header, _ = _load_model(
+        source, _blueprint_of(source), base, adapters, download, overrides
+    )
+    return model, header
+
+
+def _load_model(
+    source: Source,
+    blueprint: Blueprint,
+    base: str | Path | None,
+    adapters: bool,
+    download: bool,
+    overrides: Mapping[str, Any],
+) -> tuple[Sam, Header, LoadReport]:
+    blueprint = get_blueprint(blueprint, adapters=adapters, **overrides)
+    _check_needs(source, base, adapters)
+    first = source if base is None else find_source(base, download=download)
+    options = {"resize_positions": True, "drop_adapters": not adapters}
+    if base is not None:
+        with torch.device("meta"):
+            fit(create_model(blueprint), source, resize_positions=True)
+    model = _built(first, blueprint, drop_adapters=not adapters)
+    for one in (first,) if first is source else (first, source):
+        report = _load(model, one, keep_quirks="quirks" in overrides, **options)
+    return model, _header(model, source, report), report
+
+
+def _check_needs(source: Source, base: str | Path | None, adapters: bool) -> None:
+    """Whether a base is given where one is needed, and only there."""
+    part = source.system.needs_base or (source.header is not None and source.header.holds != "all")
+    if part and base is None:
+        title = source.system.title if source.header is None else "a part of a model"
+        raise CheckpointError(
+            f"{source.where} holds {title}, without the weights of the plain model that it changes. "
+            f"Give those as well: base='sam_vit_b_01ec64.pth' (--base on the command line)"
+        )
+    if part and not adapters:
+        raise CheckpointError(f"{source.where} holds adapters, so adapters=False leaves nothing")
+    if base is not None and not part:
+        raise CheckpointError(f"{source.where} is whole: leave out base={str(base)!r}")
 
 
 def convert(
-    path_or_name: str | Path, out: str | Path, *, model: str | None = None, download: bool = True
+    path_or_name: str | Path,
+    out: str | Path,
+    *,
+    model: str | None = None,
+    base: str | Path | None = None,
+    download: bool = True,
 ) -> LoadReport:
     """Write weights of any known system and layout as one of our own files.
 
@@ -102,12 +164,12 @@ def convert(
         path_or_name: a file, or the name of published weights.
         out: the file to write, usually ending in .safetensors.
         model: the name of the model, if the weights do not tell it.
+        base: weights of the plain model, where the file holds adapters and little else.
         download: fetch published weights that are not in the cache.
     """
     source = find_source(path_or_name, download=download)
-    net = _built(source, _config_of(source) if model is None else get_config(model), {})
-    report = _load(net, source, resize_positions=True, keep_quirks=False)
-    header = _header(net, source, report)
+    blueprint = _blueprint_of(source) if model is None else get_blueprint(model)
+    net, header, report = _load_model(source, blueprint, base, True, download, {})
     save_weights(
         net,
         out,
@@ -119,8 +181,8 @@ def convert(
     return report
 
 
-def _load(model: Sam, source: Source, *, resize_positions: bool, keep_quirks: bool) -> LoadReport:
-    fitted = fit(model, source, resize_positions=resize_positions)
+def _load(model: Sam, source: Source, *, keep_quirks: bool, **options: Any) -> LoadReport:
+    fitted = fit(model, source, **options)
     sha256 = None if source.file is None else sha256_of(source.file)
     if fitted.quirks is not None and not keep_quirks:
         model.set_quirks(fitted.quirks)
@@ -143,49 +205,50 @@ def _load(model: Sam, source: Source, *, resize_positions: bool, keep_quirks: bo
     return report
 
 
-def _built(source: Source, config: SamConfig, overrides: Mapping[str, Any]) -> Sam:
+def _built(source: Source, blueprint: Blueprint, **options: Any) -> Sam:
     """Build a model once the weights are known to fill it: a header can promise any size.
 
     It stays on the meta device, without memory of its own, unless some of it stays as it is made.
     """
+    config = blueprint.config
     parts = (
         config.depth,
         config.decoder_depth,
         config.num_point_embeddings,
-        config.num_mask_tokens,
+        0 if config.classes else config.num_mask_tokens,
     )
     if max(parts) > len(source.shapes):
         raise CheckpointError(
             f"{source.where} promises {max(parts)} blocks or tokens, but holds {len(source.shapes)} tensors"
         )
     with torch.device("meta"):
-        frame = create_model(config, **overrides)
-    if fit(frame, source, resize_positions=True).fresh:
-        return create_model(config, **overrides)
+        frame = create_model(blueprint)
+    if fit(frame, source, resize_positions=True, **options).fresh:
+        return create_model(blueprint)
     return frame
 
 
-def _config_of(source: Source) -> SamConfig:
+def _blueprint_of(source: Source) -> Blueprint:
     """The model that weights belong to."""
     if source.header is not None:
-        return source.header.config
+        return source.header.blueprint
     if source.system.why_not:
         raise CheckpointError(
             f"{source.where} holds {source.system.title}: {source.system.why_not}"
         )
-    config = guess_config(source.shapes)
-    if config is None:
+    blueprint = guess_blueprint(source.shapes, source.system.name)
+    if blueprint is None:
         raise CheckpointError(
             f"{source.where} does not tell what model it belongs to: its sizes are those of no model "
             f"that is known. Build the model with create_model and use load_weights, then save_weights"
         )
-    return config
+    return blueprint
 
 
 def _header(model: Sam, source: Source, report: LoadReport) -> Header:
     """The header of loaded weights: their own, or what was found out about them."""
     if source.header is not None:
-        return replace(source.header, config=model.config)
+        return replace(source.header, config=model.config, adapters=describe(model), holds="all")
     provenance = {
         "source": report.source,
         "layout": report.layout,
@@ -194,4 +257,10 @@ def _header(model: Sam, source: Source, report: LoadReport) -> Header:
         "resized": list(report.resized),
         "notes": list(report.notes),
     }
-    return Header(model.config, provenance=provenance, licence=report.licence)
+    return Header(
+        model.config,
+        preprocess=published_preprocess(source, model.config, report.sha256),
+        provenance=provenance,
+        licence=report.licence,
+        adapters=describe(model),
+    )

@@ -198,7 +198,6 @@ _PUBLISHED = (
         size=2_400_000_000,
         citation=_MED2D_PAPER,
         note=f"offered by {_MED2D_PAGE}; has adapters",
-        supported=False,
     ),
     Published(
         name="samed_vit_b_synapse",
@@ -211,7 +210,6 @@ _PUBLISHED = (
         size=19_700_000,
         citation=_SAMED_PAPER,
         note=f"offered by {_SAMED_PAGE} as epoch_159.pth; LoRA and decoder, needs sam_vit_b as well",
-        supported=False,
     ),
     Published(
         name="samed_s_vit_b_synapse",
@@ -224,7 +222,6 @@ _PUBLISHED = (
         size=6_600_000,
         citation=_SAMED_PAPER,
         note=f"offered by {_SAMED_PAGE} as epoch_159.pth; LoRA and decoder, needs sam_vit_b as well",
-        supported=False,
     ),
 )
 _BY_NAME = {published.name: published for published in _PUBLISHED}

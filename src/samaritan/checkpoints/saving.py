@@ -5,15 +5,16 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
 from samaritan._version import __version__
+from samaritan.adapt.inject import describe, is_adapter
 from samaritan.checkpoints.header import METADATA_KEY, Header
-from samaritan.errors import FileError
+from samaritan.errors import CheckpointError, FileError
 from samaritan.models.sam import Sam
 
 
@@ -25,8 +26,9 @@ def save_weights(
     provenance: Mapping[str, Any] | None = None,
     licence: str | None = None,
     extra: Mapping[str, Any] | None = None,
+    only: Literal["all", "adapters", "trainable"] = "all",
 ) -> Path:
-    """Write a model so that `load_model` gives the same model back, bit by bit.
+    """Write a model so that `load_model` gives the same model back, bit by bit, adapters included.
 
     The file appears under its name only when it is complete; one that was there is replaced.
 
@@ -37,12 +39,15 @@ def save_weights(
         provenance: where the weights come from; the version of this package is added.
         licence: of the weights.
         extra: anything else that belongs to them, as plain values.
+        only: "adapters" writes the weights of the adapters alone, "trainable" those of all parameters
+            that require gradients; such a file goes with the weights of the plain model:
+            `load_model(file, base=...)`.
 
     Returns:
         The path.
 
     Raises:
-        CheckpointError: if a value is not one that JSON can hold.
+        CheckpointError: if a value is not one that JSON can hold, or there is nothing to write.
         FileError: if the file cannot be written.
     """
     header = Header(
@@ -51,10 +56,12 @@ def save_weights(
         provenance={**(provenance or {}), "samaritan": __version__},
         licence=licence,
         extra=dict(extra or {}),
+        adapters=describe(model),
+        holds=only,
     )
     path = Path(path).expanduser()
     metadata = {"format": "pt", METADATA_KEY: header.to_json()}
-    state = {key: _plain(tensor) for key, tensor in model.state_dict().items()}
+    state = {key: _plain(tensor) for key, tensor in _chosen(model, only).items()}
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         save_file(state, temporary, metadata)
@@ -65,6 +72,22 @@ def save_weights(
             f"{path} cannot be written: {error}. Check the folder and its free space"
         ) from error
     return path
+
+
+def _chosen(model: Sam, only: str) -> dict[str, Tensor]:
+    """The weights to write."""
+    state: dict[str, Tensor] = model.state_dict()
+    if only == "all":
+        return state
+    learns = {key for key, p in model.named_parameters() if p.requires_grad and only == "trainable"}
+    chosen = {key: value for key, value in state.items() if is_adapter(key) or key in learns}
+    if not chosen or only not in ("adapters", "trainable"):
+        raise CheckpointError(
+            f"there is nothing to write with only={only!r}: the model has no adapters"
+            if only in ("adapters", "trainable")
+            else f"only is one of 'all', 'adapters', 'trainable', not {only!r}"
+        )
+    return chosen
 
 
 def _plain(tensor: Tensor) -> Tensor:

@@ -32,6 +32,8 @@ class System:
     """What its weights need; None leaves those of the model."""
     why_not: str = ""
     """Why it cannot be loaded yet; empty for systems that can."""
+    needs_base: bool = False
+    """Whether its files go with the weights of a whole SAM."""
 
 
 _LATER = "Support for it is planned for a later version"
@@ -41,15 +43,15 @@ FOREIGN = (
         "samed-s-lora",
         "SAMed_s LoRA file",
         (r"^(sa|cti|cit)_a_\d+$", r"^fati_qa$"),
-        why_not="it holds LoRA matrices, the prompt encoder and part of the mask decoder, and needs "
-        f"SAM's own weights as well. {_LATER}",
+        SAM_QUIRKS,
+        needs_base=True,
     ),
     System(
         "samed-lora",
         "SAMed LoRA file",
         (r"^w_a_\d+$",),
-        why_not="it holds LoRA matrices, the prompt encoder and the mask decoder, and needs SAM's own "
-        f"weights as well. {_LATER}",
+        SAM_QUIRKS,
+        needs_base=True,
     ),
     System(
         "m-sam",
@@ -61,13 +63,13 @@ FOREIGN = (
         "samed",
         "SAMed, all weights",
         (r"\.linear_[ab]_[qv]\.weight$",),
-        why_not=f"it has LoRA matrices in every encoder block. {_LATER}",
+        SAM_QUIRKS,
     ),
     System(
         "sam-med2d",
         "SAM-Med2D with adapters",
         (r"\.Adapter\.(channel|spatial)\.",),
-        why_not=f"it has an adapter in every encoder block. {_LATER}",
+        SAM_QUIRKS,
     ),
     System(
         "masksam",
@@ -106,7 +108,7 @@ FOREIGN = (
         why_not=f"it is an image encoder of another kind and no SAM. {_LATER}",
     ),
 )
-"""Systems that are recognised in order to say what they are."""
+"""Systems that are recognised by names of their own; of those with a `why_not` to say what they are."""
 
 SAM = System("sam", "SAM", (), SAM_QUIRKS)
 SAM_MED3D = System("sam-med3d", "SAM-Med3D", (), SAMMED3D_QUIRKS)

@@ -49,8 +49,8 @@ def show(
     as_json: _Json = False,
 ) -> None:
     """Show where weights come from, their licence, and the model that they belong to."""
+    from samaritan.assembly import model_names
     from samaritan.checkpoints import cache_folder, cached, find_published
-    from samaritan.models import model_names
 
     published = find_published(name)
     model = published.model.partition(",")[0] if published else name
@@ -109,11 +109,15 @@ def convert(
     file: Annotated[str, typer.Argument(help="File of weights, or name of published weights.")],
     out: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
     model: _Model = None,
+    base: Annotated[
+        str | None,
+        typer.Option("--base", help="Weights of the plain model, for files of adapters alone."),
+    ] = None,
 ) -> None:
     """Write weights of any known system as a file that holds all that is needed to use them."""
     from samaritan.checkpoints import convert as convert_weights
 
-    report = convert_weights(file, out, model=model)
+    report = convert_weights(file, out, model=model, base=base)
     typer.echo(str(report))
     typer.echo(f"Wrote {out}")
 
@@ -122,13 +126,19 @@ def _architecture(model: str) -> dict[str, Any]:
     """The configuration and number of parameters of a model, without making its weights."""
     import torch
 
-    from samaritan.models import create_model, get_config
+    from samaritan.adapt import describe
+    from samaritan.assembly import create_model
 
     with torch.device("meta"):
         net = create_model(model)
     parameters = sum(p.numel() for p in net.parameters())
-    config = get_config(model).to_dict()
+    config = net.config.to_dict()
     config.pop("quirks")  # a matter of the weights, not of the architecture
+    placed = describe(net)
+    if placed:
+        learns = sum(p.numel() for p in net.parameters() if p.requires_grad)
+        adapters = [f"{p.name} beside {len(p.targets)} modules {dict(p.options)}" for p in placed]
+        config = {"trainable": learns, "adapters": "; ".join(adapters), **config}
     return {"parameters": parameters, **config}
 
 
@@ -141,7 +151,7 @@ def _print_inspection(found: Inspection) -> None:
             "format": found.kind,
             "layout": found.layout,
             "system": found.title,
-            "model": None if found.model is None else f"{found.model}, images of {size}",
+            "model": found.model and found.model + (f", images of {size}" if size else ""),
             "tensors": f"{found.n_tensors} ({found.n_parameters:,} numbers)",
             "numbers": ", ".join(f"{n} {kind}" for kind, n in found.dtypes.items()),
             "quirks": ", ".join(found.quirks),
@@ -157,7 +167,8 @@ def _print_inspection(found: Inspection) -> None:
     for problem in found.problems:
         typer.echo(f"\nproblem: {problem}")
     if found.ok:
-        typer.echo("\nIt can be used.")
+        also = ", together with the weights of the plain model (base)" if found.needs_base else ""
+        typer.echo(f"\nIt can be used{also}.")
 
 
 def _print_table(values: dict[str, Any]) -> None:

@@ -16,10 +16,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from samaritan.errors import ConfigError
+from samaritan.errors import ConfigError, PromptError
 from samaritan.geometry import FloatArray, Grid
 from samaritan.infer.cache import ByteCache
-from samaritan.models import Sam
+from samaritan.models import ClassSam, Sam
 from samaritan.transforms import Preprocess, default_preprocess
 from samaritan.volume import Volume
 
@@ -101,6 +101,20 @@ class Engine:
             cache_bytes, lambda e: e.features.numel() * e.features.element_size()
         )
 
+    def require_prompts(self) -> None:
+        """Refuse models that label whole images.
+
+        Raises:
+            PromptError: if the model takes no prompts.
+        """
+        if isinstance(self.model, ClassSam):
+            config = self.model.config
+            raise PromptError(
+                f"model {config.name!r} takes no clicks, boxes or masks: it labels the whole image with "
+                f"{config.num_mask_tokens - 1} classes at once. Call model(images), or use a model with "
+                f"prompts such as 'sam_vit_b' or 'sammed2d_vit_b'"
+            )
+
     @property
     def takes_boxes(self) -> bool:
         """Whether the model was built to take boxes."""
@@ -146,7 +160,11 @@ class Engine:
 
         Returns:
             Low-resolution logits, and the model's own estimate of their quality, float32 on the CPU.
+
+        Raises:
+            PromptError: if the model takes no prompts.
         """
+        self.require_prompts()
         with self._running():
             moved = (
                 None if points is None else (points[0].to(self.device), points[1].to(self.device))

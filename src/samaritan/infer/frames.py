@@ -61,7 +61,7 @@ def answer(image: OpenImage, key: Key, state: FrameState, *, mask_only: bool = F
         points=points,
         boxes=boxes,
         masks=_mask_prompt(image, state.logits),
-        multimask=lone and policy.multimask == "first",
+        multimask=policy.multimask == "always" or (lone and policy.multimask == "first"),
     )
     best = int(quality[0].argmax())
     return replace(state, logits=low_res[0, best], quality=float(quality[0, best]))

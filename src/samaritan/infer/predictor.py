@@ -39,17 +39,21 @@ class Predictor(Engine):
         cls,
         path_or_name: str | Path,
         *,
+        base: str | Path | None = None,
         device: str | torch.device | None = None,
         precision: Precision = "auto",
         **options: Any,
     ) -> Self:
         """Load a model from a file, or by the name of published weights that were fetched.
 
+        `base` names the weights of the plain model for files of adapters alone; other arguments are those
+        of the class.
+
         Raises:
             CheckpointError: if the file is not one, or does not fit.
             DownloadError: if named weights are not on this machine.
         """
-        model, header = load_model(path_or_name)
+        model, header = load_model(path_or_name, base=base)
         chain = header.preprocess
         preprocess = Preprocess.from_dict(chain) if chain else None
         return cls(model, preprocess, device=device, precision=precision, **options)

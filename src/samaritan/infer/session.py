@@ -279,6 +279,7 @@ class Session:
     # -- inside ----------------------------------------------------------------------------------
 
     def _then(self, event: Event) -> Self:
+        self.image.engine.require_prompts()
         following = replace(self, log=(*self.log, event))
         _ = following.prompts  # raises where there is nothing to undo or redo
         return following

@@ -33,8 +33,8 @@ class Prompting:
 
     clicks: Literal["all", "newest"] = "all"
     """Show the decoder all clicks so far, or only the newest together with the previous mask."""
-    multimask: Literal["first", "never"] = "first"
-    """Choose among three masks by predicted quality at a first lone click, or never."""
+    multimask: Literal["first", "never", "always"] = "first"
+    """Choose among three masks by predicted quality at a first lone click, never, or at every prompt."""
     first_mask: Literal["none", "zeros"] = "none"
     """What stands for the previous mask at the first interaction."""
     mask_values: Literal["logits", "probabilities"] = "logits"
@@ -43,7 +43,7 @@ class Prompting:
     def __post_init__(self) -> None:
         known = {
             "clicks": ("all", "newest"),
-            "multimask": ("first", "never"),
+            "multimask": ("first", "never", "always"),
             "first_mask": ("none", "zeros"),
             "mask_values": ("logits", "probabilities"),
         }
@@ -152,12 +152,26 @@ class SlicePreprocess(Preprocess):
     """Divides what `mean` leaves."""
     resize: Literal["longest", "stretch"] = "longest"
     """Keep the aspect and pad, or stretch to the whole input."""
+    interpolation: Literal["bilinear", "nearest", "bicubic"] = "bilinear"
+    """How pixels are found when resizing; all of them keep the centre of the picture in its place."""
+    channel_order: Literal["rgb", "bgr"] = "rgb"
+    """Which colour comes first in the model's input; makes no difference to grey images."""
     window: tuple[float, float] | None = None
     """Intensities that become 0 and 255; None: pictures of 8 bits as they are, others by `percentiles`."""
     percentiles: tuple[float, float] = (0.5, 99.5)
     """Percentiles of the whole volume that become 0 and 255."""
     prompting: Prompting = field(default_factory=Prompting)
     """How prompts are put together."""
+
+    def __post_init__(self) -> None:
+        known = {
+            "resize": ("longest", "stretch"),
+            "interpolation": ("bilinear", "nearest", "bicubic"),
+            "channel_order": ("rgb", "bgr"),
+        }
+        for name, words in known.items():
+            if getattr(self, name) not in words:
+                raise ConfigError(f"{name} is one of {words}, got {getattr(self, name)!r}")
 
     def statistics(self, volume: Volume) -> dict[str, float]:
         """Find the intensities that become 0 and 255."""
@@ -179,9 +193,12 @@ class SlicePreprocess(Preprocess):
         shown = displayed(volume.slice(axis, index), axis)
         pixels = to_bytes(shown.array[:, :, 0], statistics["low"], statistics["high"])
         rows, columns = self.content_size(shown.grid)
-        picture = Image.fromarray(pixels).resize((columns, rows), Image.Resampling.BILINEAR)
+        method = Image.Resampling[self.interpolation.upper()]
+        picture = Image.fromarray(pixels).resize((columns, rows), method)
         values = torch.from_numpy(np.array(picture, np.float32).reshape(rows, columns, -1))
         values = self._to_channels(values)
+        if self.channel_order == "bgr" and self.channels == 3:
+            values = values.flip(2)
         mean, std = torch.tensor(self.mean), torch.tensor(self.std)
         tensor = torch.zeros(1, self.channels, *self.size)
         tensor[0, :, :rows, :columns] = ((values - mean) / std).permute(2, 0, 1)

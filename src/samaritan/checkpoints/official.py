@@ -1,0 +1,109 @@
+"""Write a model in the layout of the system that it belongs to, for the programs of its publishers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from samaritan.adapt.inject import adapters_of
+from samaritan.adapt.lora import Lora
+from samaritan.checkpoints.adapted import TABLES
+from samaritan.errors import CheckpointError
+from samaritan.io.files import replacing
+from samaritan.models.sam import Sam
+
+Layout = Literal["sam", "samed", "samed_s", "sam_med2d"]
+
+_SYSTEMS = {"samed": "samed-lora", "samed_s": "samed-s-lora", "sam_med2d": "sam-med2d"}
+
+
+def save_official(
+    model: Sam,
+    path: str | Path,
+    *,
+    layout: Layout | None = None,
+    optimizer: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write weights as the published program of a system reads them, with torch.save.
+
+    "sam" is a bare state dict; "samed" and "samed_s" are LoRA files, which go with the weights of a plain
+    SAM; "sam_med2d" is ``{"model": ..., "optimizer": ...}``. The file appears when it is complete.
+
+    Args:
+        model: plain, or adapted as that system does.
+        path: the file, usually ending in .pth.
+        layout: None: the one that fits the adapters of the model.
+        optimizer: a state dict to go with SAM-Med2D's weights.
+
+    Returns:
+        The path.
+
+    Raises:
+        CheckpointError: if the model is not adapted as that system does.
+        FileError: if the file cannot be written.
+    """
+    fitting = _layout_of(model)
+    chosen = layout or fitting
+    if chosen is None or (chosen != fitting and (chosen, fitting) != ("sam_med2d", "sam")):
+        there = ", ".join(sorted({f"{p.name} beside {p.target}" for p in adapters_of(model)})[:3])
+        raise CheckpointError(
+            f"the model cannot be written in the layout {chosen or 'of any system'}: it has "
+            f"{there or 'no adapters'}. Use save_weights, or fold LoRA away with samaritan.adapt.merge"
+        )
+    state = official_state(model, chosen)
+    content: Any = state
+    if chosen == "sam_med2d":
+        content = {"model": state, "optimizer": dict(optimizer or {})}
+    elif optimizer is not None:
+        raise CheckpointError(f"the layout {chosen!r} has no place for an optimizer")
+    path = Path(path).expanduser()
+    with replacing(path) as (temporary,):
+        try:
+            torch.save(content, temporary)
+        except RuntimeError as error:  # torch's own word for a disk that is full
+            raise OSError(str(error).splitlines()[0]) from error
+    return path
+
+
+def official_state(model: Sam, layout: Layout) -> dict[str, Tensor]:
+    """The weights under the names of a system, on the CPU; a scale of LoRA is folded into B."""
+    state = {key: value.detach().cpu() for key, value in model.state_dict().items()}
+    for placed in adapters_of(model):
+        if isinstance(placed.adapter, Lora) and placed.adapter.scale != 1.0:
+            for key in placed.adapter.state_dict():
+                if key.startswith("b"):
+                    own = f"{placed.target}.adapters.{placed.name}.{key}"
+                    state[own] = state[own] * placed.adapter.scale
+    if layout == "sam":
+        return state
+    table = TABLES[_SYSTEMS[layout]](state)
+    return {official: state[ours].clone() for official, ours in table.items()}
+
+
+def _layout_of(model: nn.Module) -> Layout | None:
+    """The system that adapts its models like this one."""
+    placed = adapters_of(model)
+    if not placed:
+        return "sam"
+    kinds = {(p.name, p.adapter.kind) for p in placed}
+    targets = {p.target for p in placed}
+    fused = {t for t in targets if t.endswith("attn.qkv")}
+    if kinds == {("bottleneck", "bottleneck")} and all(t.endswith(".mlp") for t in targets):
+        return "sam_med2d"
+    if kinds != {("lora", "lora")} or not fused:
+        return None
+    if any(p.adapter.options["parts"] != ("qv" if p.target in fused else "") for p in placed):
+        return None
+    if targets == fused:
+        return "samed"
+    plain = {name for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    expected = {
+        name
+        for name in plain
+        if name.startswith("mask_decoder.transformer.") and name.endswith((".q_proj", ".v_proj"))
+    }
+    return "samed_s" if targets - fused == expected else None
