@@ -13,6 +13,7 @@
      ├── PromptError            a click, box or mask that cannot be used
      ├── CheckpointError        weights that do not fit the model
      ├── ConfigError            a setting or name that is not known
+     ├── TrainingError          training that cannot go on
      ├── DownloadError          weights that could not be fetched
      └── MissingPackage         an optional package is not installed (also an ImportError)
 
@@ -63,6 +64,10 @@ class CheckpointError(SamaritanError):
 
 class ConfigError(SamaritanError):
     """A setting, option or name that is not known or not valid."""
+
+
+class TrainingError(SamaritanError):
+    """Training that cannot go on: a loss that is not finite, or nothing that learns."""
 
 
 class DownloadError(SamaritanError):

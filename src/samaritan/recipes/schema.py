@@ -25,7 +25,7 @@ Task = Literal["multiclass", "interactive"]
 _ONLY_INTERACTIVE = (
     "frozen_point_embeddings",
     "prompts_without_gradient",
-    "batch_iou_target",
+    "batch_losses",
     "exclusive_box_corners",
 )
 _ONLY_MULTICLASS = ("corner_aligned_labels",)

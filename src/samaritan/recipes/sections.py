@@ -195,8 +195,8 @@ class Compat(Section):
     """SAM-Med2D: embeddings of clicks never learn (its optimiser holds stale copies)."""
     prompts_without_gradient: bool = False
     """SAM-Med2D: corrections do not train the prompt encoder, nor ever its mask downscaling."""
-    batch_iou_target: bool = False
-    """SAM-Med2D: one quality target for the whole batch, with a gradient into the masks."""
+    batch_losses: bool = False
+    """SAM-Med2D: one Dice and one quality target for the whole batch, whose gradient reaches the masks."""
     exclusive_box_corners: bool = False
     """SAM-Med2D: a box's second corner lies one past the object, not on its last pixel."""
     corner_aligned_labels: bool = False

@@ -1,0 +1,115 @@
+"""Real processes: one that is killed, and two that train together."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from samaritan.train.log import read_log
+
+TOYS = Path(__file__).with_name("toys.py")
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+
+
+def start(folder: Path, *args: str, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, str(TOYS), str(folder), *args],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**ENVIRONMENT, "PYTHONPATH": str(TOYS.parents[1]), **environment},
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> None:
+    _, told = process.communicate(timeout=240)
+    assert process.returncode == 0, told
+
+
+def lines_of(folder: Path) -> list[dict[str, Any]]:
+    return [
+        {k: v for k, v in line.items() if k != "images_per_s"}
+        for line in read_log(folder / "log.jsonl")
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["multiclass", "interactive"])
+def test_a_killed_run_goes_on_with_the_same_losses(tmp_path, task) -> None:
+    settings = (
+        task,
+        "run.epochs=6",
+        "run.checkpoint_every=3",
+        "validation.clicks=1",
+        "validation.every=3",
+    )
+    whole = start(tmp_path / "whole", "new", *settings)
+    rng = random.Random(sum(map(ord, task)))
+    mode, kills = "new", 0
+    for target in sorted(rng.sample(range(1, 22), 2)):
+        process = start(tmp_path / "killed", mode, *settings)
+        while process.poll() is None and len(read_log(tmp_path / "killed/log.jsonl")) < target:
+            time.sleep(0.002)
+        time.sleep(rng.uniform(0, 0.05))
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            kills += 1
+        process.communicate()
+        mode = "resume"
+    finish(start(tmp_path / "killed", "resume", *settings))
+    finish(whole)
+    assert kills
+    assert lines_of(tmp_path / "killed") == lines_of(tmp_path / "whole")
+    one, two = (load_file(tmp_path / n / "last.safetensors") for n in ("killed", "whole"))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert not [p for p in (tmp_path / "killed").iterdir() if p.name.startswith(".tmp")]
+
+
+def together(folder: Path, *args: str) -> None:
+    """Run two processes over gloo, as torchrun would."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    shared = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+        "WORLD_SIZE": "2",
+        "ACCELERATE_USE_CPU": "true",
+    }
+    processes = [
+        start(folder, *args, **shared, RANK=str(rank), LOCAL_RANK=str(rank)) for rank in (0, 1)
+    ]
+    for process in processes:
+        finish(process)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("task", ["multiclass", "interactive"])
+def test_two_processes_learn_as_one_with_twice_the_batch(tmp_path, task) -> None:
+    settings = [task, "run.epochs=2", "validation.clicks=1"]
+    if task == "multiclass":  # its Dice is of the whole batch, which no single process sees
+        settings += ["loss.dice=0", "loss.cross_entropy=1"]
+    else:  # one answer to the same boxes: clicks would be drawn for each batch apart
+        settings += ["prompts.rounds=0", "prompts.box_part=1", "prompts.box_noise=none"]
+    together(tmp_path / "two", "new", *settings, "data.batch_size=2")
+    finish(start(tmp_path / "one", "new", *settings, "data.batch_size=4"))
+    two, one = lines_of(tmp_path / "two"), lines_of(tmp_path / "one")
+    assert len(two) == len(one)
+    for a, b in zip(two, one, strict=True):
+        assert a["loss" if a["kind"] == "train" else "dice"] == pytest.approx(
+            b["loss" if b["kind"] == "train" else "dice"], abs=2e-4
+        )
+    first, second = (load_file(tmp_path / n / "last.safetensors") for n in ("two", "one"))
+    for name in first:
+        assert torch.allclose(first[name], second[name], atol=1e-4), name
