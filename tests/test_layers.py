@@ -26,6 +26,7 @@ LAYERS = (
     {"io", "transforms", "models", "adapt", "losses", "metrics", "simulate", "phantoms"},
     {"assembly"},  # models with their adapters: the two know nothing of each other
     {"recipes", "data", "checkpoints", "pictures"},
+    {"evaluation"},
     {"infer", "train", "export"},
     {"environment"},
     {"cli"},
@@ -43,7 +44,7 @@ TORCH_ROOMS = {
 
 LIGHT_MODULES = (
     "errors", "optional", "geometry", "volume", "prompts", "io", "phantoms", "pictures",
-    "cli", "__main__",
+    "metrics", "evaluation", "cli", "__main__",
 )  # fmt: skip
 """Modules whose import must not bring torch."""
 

@@ -1,0 +1,200 @@
+"""`samaritan evaluate`: measure masks against references, and write a report that people like to read."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from samaritan.evaluation import Report
+    from samaritan.evaluation.matching import Matched
+
+_WHAT = "What to compare"
+_HOW = "How to measure"
+_OUTPUT = "Results"
+
+
+def evaluate(
+    predictions: Annotated[Path, typer.Argument(help="A folder of masks, or one mask.")],
+    references: Annotated[
+        Path, typer.Argument(help="A folder of references with the same names, or one.")
+    ],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for the report.", rich_help_panel=_OUTPUT)
+    ],
+    labels: Annotated[
+        str | None,
+        typer.Option(help="Labels to measure: 1,2=spleen,liver.", rich_help_panel=_WHAT),
+    ] = None,
+    binary: Annotated[
+        bool,
+        typer.Option("--binary", help="Take all that is not 0 as one.", rich_help_panel=_WHAT),
+    ] = False,
+    images: Annotated[
+        Path | None,
+        typer.Option(help="The images, for pictures: same names.", rich_help_panel=_WHAT),
+    ] = None,
+    groups: Annotated[
+        Path | None,
+        typer.Option(help="CSV with case, group and perhaps patient.", rich_help_panel=_WHAT),
+    ] = None,
+    protocol: Annotated[
+        str,
+        typer.Option(help="samaritan, samed, sam_med2d, sam_med3d.", rich_help_panel=_HOW),
+    ] = "samaritan",
+    tolerance: Annotated[
+        float | None,
+        typer.Option(
+            help="Of surface Dice, in mm (px for pictures); 2.", rich_help_panel=_HOW, min=0
+        ),
+    ] = None,
+    resample: Annotated[
+        bool,
+        typer.Option(
+            "--resample", help="Resample predictions on another grid.", rich_help_panel=_HOW
+        ),
+    ] = False,
+    workers: Annotated[int, typer.Option(help="Processes.", min=1, rich_help_panel=_HOW)] = 1,
+    pictures: Annotated[
+        int,
+        typer.Option(help="How many of the worst, median, best.", min=0, rich_help_panel=_OUTPUT),
+    ] = 3,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the summary as JSON.", rich_help_panel=_OUTPUT)
+    ] = False,
+) -> None:
+    """Measure masks against references, in millimetres, and write a page with tables, charts and pictures.
+
+    Files belong together by name, whatever their formats. A missing prediction counts as a missed object.
+    """
+    from samaritan.cli.console import bars, warn
+    from samaritan.errors import FileError
+    from samaritan.evaluation import Report, compare, match, read_groups, write_report
+    from samaritan.evaluation.choosing import picture_cases
+    from samaritan.evaluation.comparing import Settings
+    from samaritan.evaluation.matching import names_beside
+    from samaritan.evaluation.report import as_json as told_as_json
+    from samaritan.evaluation.report import check_folder
+    from samaritan.metrics import get_protocol
+
+    convention = get_protocol(protocol, tolerance=tolerance)
+    wanted, named = _parse_labels(labels)
+    check_folder(output)
+    matched = match(predictions, references, images)
+    settings = Settings(
+        protocol, tolerance, wanted, {**names_beside(references), **named}, binary, resample
+    )
+    known = {} if groups is None else read_groups(groups)
+    with bars() as report:
+        found = compare(matched, settings, groups=known, workers=workers, progress=report)
+        if not found.rows:
+            raise FileError(_nothing(found.problems, references))
+        shown, colours = picture_cases(
+            matched.pairs_of(found.rows), found.rows, settings, each=pictures, progress=report
+        )
+    notes = [*found.notes, *_notes(matched, known)]
+    made = Report(
+        f"{predictions.name} against {references.name}",
+        found.rows,
+        convention,
+        {
+            "predictions": str(predictions),
+            "references": str(references),
+            "made": time.strftime("%Y-%m-%d %H:%M"),
+        },
+        found.problems,
+        notes,
+        shown,
+        colours,
+    )
+    where = write_report(made, output)
+    for note in notes[:10]:
+        warn(note)
+    if as_json:
+        typer.echo(json.dumps({**told_as_json(made, rows=False), "page": str(where)}, indent=1))
+    else:
+        _print(made)
+        typer.echo(f"report: {where}")
+    if found.problems:
+        raise FileError(_problems(found.problems))
+
+
+def _parse_labels(text: str | None) -> tuple[tuple[int | str, ...] | None, dict[int, str]]:
+    """Read "1,2=spleen,liver" as labels to measure and names for them."""
+    from samaritan.errors import ConfigError
+
+    if text is None:
+        return None, {}
+    wanted: list[int | str] = []
+    names: dict[int, str] = {}
+    for part in (piece.strip() for piece in text.split(",")):
+        number, _, name = (piece.strip() for piece in part.partition("="))
+        if not part or (name and not number.isdigit()) or number == "0" or part.endswith("="):
+            raise ConfigError(
+                f"--labels {text!r}: {part!r} is not a label. Expected numbers from 1, names, or "
+                "NUMBER=NAME, with commas between"
+            )
+        wanted.append(int(number) if number.isdigit() else number)
+        if name:
+            names[int(number)] = name
+    return tuple(dict.fromkeys(wanted)), names
+
+
+def _nothing(problems: dict[str, str] | Any, references: Path) -> str:
+    if problems:
+        return _problems(problems)
+    return (
+        f"{references} and the predictions hold no label at all: there is nothing to measure. "
+        "Name the labels that you expect with --labels"
+    )
+
+
+def _problems(problems: Any) -> str:
+    lines = [f"  {case}: {why}" for case, why in problems.items()]
+    more = f"\n  and {len(lines) - 20} more, see the report" if len(lines) > 20 else ""
+    n = len(lines)
+    return (
+        f"{n} {'cases' if n > 1 else 'case'} could not be measured, and count in no number:\n"
+        + "\n".join(lines[:20])
+        + more
+    )
+
+
+def _notes(matched: Matched, groups: Any) -> list[str]:
+    """What readers should know beside the numbers."""
+    notes = []
+    if matched.extra:
+        names = ", ".join(path.name for path in matched.extra[:5])
+        more = ", ..." if len(matched.extra) > 5 else ""
+        notes.append(f"Predictions without a reference ({len(matched.extra)}): {names}{more}.")
+    if groups:
+        without = [pair.case for pair in matched.pairs if pair.case not in groups]
+        if without:
+            notes.append(f"Cases in no group ({len(without)}), such as {', '.join(without[:3])}.")
+    return notes
+
+
+def _print(report: Report) -> None:
+    """Print a short table."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from samaritan.metrics.names import metric
+
+    summaries = [*report.summaries("label"), *report.summaries()]
+    if len(summaries) == 2:
+        summaries = summaries[:1]
+    keys = list(dict.fromkeys(key for s in summaries for key in s.stats))[:5]
+    table = Table("label", "cases", "missed", "invented", *(metric(key).title for key in keys))
+    for summary in summaries:
+        values = [
+            f"{stat.mean:.{metric(key).digits}f}" if (stat := summary.stats.get(key)) else ""
+            for key in keys
+        ]
+        counts = (summary.n_cases, summary.n_missed, summary.n_invented)
+        table.add_row(summary.name, *map(str, counts), *values)
+    Console().print(table)

@@ -1,0 +1,204 @@
+"""Charts as inline SVG: every case as a dot, and scores against clicks as curves."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from html import escape
+
+import numpy as np
+
+from samaritan.metrics import Row, Summary
+from samaritan.metrics.names import metric
+from samaritan.metrics.summary import Stat
+
+MOST_DOTS = 300
+"""More cases than this are thinned evenly, by rank."""
+
+COLOURS = 6
+"""The style sheet knows this many classes c0, c1, ..."""
+
+_WIDTH, _NAME, _END, _ROW = 520, 118, 34, 34
+
+
+def distribution(rows: Sequence[Row], summaries: Sequence[Summary], key: str) -> str:
+    """Draw every case as a dot, a line for each label, with quartiles, median and mean.
+
+    What is infinite stands in a column of its own at the right.
+
+    Args:
+        rows: those that count.
+        summaries: by label, of the same rows.
+        key: which metric.
+    """
+    shown = [s for s in summaries if key in s.stats]
+    about = metric(key)
+    values = [row.values[key] for row in rows if math.isfinite(row.values.get(key, math.inf))]
+    low, high = _nice(min(values, default=0.0), max(values, default=1.0), about.is_part)
+    ends = any(s.stats[key].n_infinite for s in shown)
+    right = _WIDTH - 14 - (_END if ends else 0)
+
+    def x(value: float) -> float:
+        if math.isinf(value):
+            return _WIDTH - 20.0
+        return _NAME + (value - low) / (high - low) * (right - _NAME)
+
+    height = _ROW * len(shown) + 30
+    parts = [f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{escape(about.title)}">']
+    for tick in _ticks(low, high):
+        parts.append(
+            f'<line class="axis" x1="{x(tick):.1f}" x2="{x(tick):.1f}" y1="4" y2="{height - 22}"/>'
+            f'<text x="{x(tick):.1f}" y="{height - 8}" text-anchor="middle">{tick:g}</text>'
+        )
+    if ends:
+        parts.append(
+            f'<text x="{_WIDTH - 20}" y="{height - 8}" text-anchor="middle">&infin;</text>'
+        )
+    for place, summary in enumerate(shown):
+        y = 4 + _ROW * (place + 0.5)
+        own = [r for r in rows if r.label == summary.key["label"] and key in r.values]
+        parts.append(f'<text class="name" x="{_NAME - 10}" y="{y + 4:.0f}" text-anchor="end">')
+        parts.append(f"{escape(_short(summary.name, 17))}</text>")
+        parts.append(_spread(summary.stats[key], x, y))
+        parts += _dots(own, key, x, y)
+    return "".join((*parts, "</svg>"))
+
+
+def curves(lines: Sequence[tuple[str, Sequence[tuple[int, Stat]]]], key: str) -> str:
+    """Draw mean scores against the number of clicks, with their 95 % intervals.
+
+    Args:
+        lines: (name, points): points are (clicks, numbers) with clicks ascending.
+        key: which metric the numbers are of.
+    """
+    about = metric(key)
+    stats = [stat for _, points in lines for _, stat in points]
+    clicks = sorted({n for _, points in lines for n, _ in points})
+    ends = [v for s in stats for v in (s.mean, s.low, s.high) if math.isfinite(v)]
+    low, high = _nice(min(ends, default=0), max(ends, default=1), about.is_part)
+    top, bottom, left, right = 10.0, 210.0, 42.0, _WIDTH - 128.0
+
+    def x(count: int) -> float:
+        if len(clicks) == 1:
+            return (left + right) / 2
+        return left + clicks.index(count) / (len(clicks) - 1) * (right - left)
+
+    def y(value: float) -> float:
+        return bottom - (min(max(value, low), high) - low) / (high - low) * (bottom - top)
+
+    parts = [
+        f'<svg viewBox="0 0 {_WIDTH} 244" role="img" aria-label="{escape(about.title)} by clicks">'
+    ]
+    for tick in _ticks(low, high):
+        parts.append(
+            f'<line class="axis" x1="{left}" x2="{right}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>'
+            f'<text x="{left - 6}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick:g}</text>'
+        )
+    for count in clicks:
+        parts.append(f'<text x="{x(count):.1f}" y="226" text-anchor="middle">{count}</text>')
+    parts.append(f'<text x="{(left + right) / 2}" y="241" text-anchor="middle">clicks</text>')
+    places = _apart([y(points[-1][1].mean) for _, points in lines])
+    for number, ((name, points), place) in enumerate(zip(lines, places, strict=True)):
+        parts.append(_curve(name, points, number, x, y, right, place, about.digits))
+    return "".join((*parts, "</svg>"))
+
+
+def _curve(
+    name: str,
+    points: Sequence[tuple[int, Stat]],
+    number: int,
+    x: Callable[[int], float],
+    y: Callable[[float], float],
+    right: float,
+    place: float,
+    digits: int,
+) -> str:
+    """A line with its band, and its name at the end."""
+    finite = [(n, s) for n, s in points if math.isfinite(s.mean)]
+    line = " ".join(f"{x(n):.1f},{y(s.mean):.1f}" for n, s in finite)
+    sure = [(n, s) for n, s in finite if math.isfinite(s.low) and math.isfinite(s.high)]
+    band = [f"{x(n):.1f},{y(s.high):.1f}" for n, s in sure]
+    band += [f"{x(n):.1f},{y(s.low):.1f}" for n, s in reversed(sure)]
+    knots = "".join(
+        f'<circle class="knot" cx="{x(n):.1f}" cy="{y(s.mean):.1f}" r="3.4"><title>'
+        f"{escape(name)}, {n} clicks: {s.mean:.{digits}f} "
+        f"({s.low:.{digits}f} to {s.high:.{digits}f}), n = {s.n}</title></circle>"
+        for n, s in finite
+    )
+    return (
+        f'<g class="c{number % COLOURS}"><polygon class="band" points="{" ".join(band)}"/>'
+        f'<polyline class="curve" points="{line}"/>{knots}'
+        f'<text class="end" x="{right + 10}" y="{place + 4:.1f}">{escape(_short(name, 17))}</text></g>'
+    )
+
+
+def _spread(stat: Stat, x: Callable[[float], float], y: float) -> str:
+    """Quartiles as a box, the median as a line, the mean with its interval as a diamond."""
+    first, third = x(stat.quartiles[0]), x(stat.quartiles[1])
+    wide, middle = max(third - first, 1), x(stat.median)
+    told = (
+        f'<rect class="box" x="{first:.1f}" y="{y - 10}" width="{wide:.1f}" height="20" rx="3"/>'
+        f'<path class="median" d="M{middle:.1f} {y - 10} v20"/>'
+    )
+    if math.isfinite(stat.mean):
+        at = x(stat.mean)
+        told += f'<path class="mean" d="M{at:.1f} {y - 5} l5 5 -5 5 -5 -5z"/>'
+        if math.isfinite(stat.low) and math.isfinite(stat.high):
+            low, high = x(stat.low), x(stat.high)
+            told += f'<path class="mean" d="M{low:.1f} {y} H{at:.1f} M{at:.1f} {y} H{high:.1f}"/>'
+    return told
+
+
+def _dots(rows: Sequence[Row], key: str, x: Callable[[float], float], y: float) -> list[str]:
+    """A dot for each case, strewn up and down by a fixed pattern."""
+    ranked = sorted(rows, key=lambda row: row.values[key])
+    if len(ranked) > MOST_DOTS:
+        ranked = [ranked[round(i)] for i in np.linspace(0, len(ranked) - 1, MOST_DOTS)]
+    dots = []
+    for place, row in enumerate(ranked):
+        value = row.values[key]
+        bad = " bad" if row.outcome != "found" else ""
+        told = f"{row.case}: {'infinite' if math.isinf(value) else f'{value:.4g}'}"
+        if bad:
+            told += f", {row.outcome}"
+        shift = (place * 0.618034 % 1 - 0.5) * 17
+        dots.append(
+            f'<circle class="dot{bad}" cx="{x(value):.1f}" cy="{y + shift:.1f}" r="3">'
+            f"<title>{escape(told)}</title></circle>"
+        )
+    return dots
+
+
+def _nice(least: float, most: float, is_part: bool) -> tuple[float, float]:
+    """What an axis covers: from 0, or a round number below, to a round number above."""
+    if is_part:
+        return (0.0 if least < 0.5 else 0.5 if least < 0.8 else 0.8), 1.0
+    step = _step(min(least, 0.0), most)
+    low = math.floor(min(least, 0.0) / step) * step
+    return low, max(math.ceil(most / step) * step, low + step)
+
+
+def _step(low: float, high: float) -> float:
+    """A round distance of about five ticks."""
+    rough = max(high - low, 1e-6) / 5
+    power: float = 10.0 ** math.floor(math.log10(rough))
+    return next(n * power for n in (1, 2, 5, 10) if n * power >= rough * 0.999)
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    step = _step(low, high)
+    count = math.floor((high - low) / step + 1e-6)
+    return [round(low + i * step, 10) for i in range(count + 1)]
+
+
+def _apart(places: Sequence[float], gap: float = 14.0) -> list[float]:
+    """Move names at the ends of curves so that they do not cover each other."""
+    moved = [0.0] * len(places)
+    last = -math.inf
+    for index in sorted(range(len(places)), key=lambda i: places[i]):
+        last = moved[index] = max(places[index], last + gap)
+    return moved
+
+
+def _short(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"

@@ -1,0 +1,277 @@
+"""The page of a report: one HTML file that needs nothing else, and asks no other computer for anything."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Iterable, Sequence
+from html import escape
+from importlib.resources import files
+from typing import TYPE_CHECKING
+
+from samaritan.evaluation import charts
+from samaritan.evaluation.cells import cell, mean, number_cell, stat_cell, table
+from samaritan.metrics import Row, Summary
+from samaritan.metrics.names import metric
+from samaritan.metrics.summary import Stat
+
+if TYPE_CHECKING:
+    from samaritan.evaluation.report import Report
+
+MOST_ROWS = 3000
+"""The table of cases holds this many rows at most, the worst first; `cases.csv` holds all."""
+
+CHARTED = ("dice", "surface_dice", "hd95")
+"""Metrics that get a chart of all cases."""
+
+_MOST_LABELS = 40
+
+
+def page(report: Report) -> str:
+    """Make the page."""
+    here = files("samaritan.evaluation")
+    style, script = (here.joinpath(name).read_text("utf-8") for name in ("page.css", "page.js"))
+    body = "".join(
+        (
+            _head(report),
+            _tiles(report),
+            _alerts(report),
+            _curves(report),
+            _table_of_summaries("By label", report.summaries("label"), report.summaries()),
+            _distributions(report),
+            _groups(report),
+            _pictures(report),
+            _cases(report),
+            f"<h2>How it was measured</h2><p>{escape(report.protocol.explanation)}</p>"
+            f"<p>{escape(_INTERVALS)}</p>",
+        )
+    )
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{escape(report.title)}</title><style>{style}</style></head>\n"
+        f"<body><main>{body}</main><script>{script}</script></body></html>\n"
+    )
+
+
+_INTERVALS = (
+    "Small print below a number is the 95 % confidence interval of the mean: cases (patients, where they are "
+    "known) are drawn 2000 times with replacement. All labels weigh alike in the row “all labels”."
+)  # fmt: skip
+
+
+def _head(report: Report) -> str:
+    facts = {"protocol": report.protocol.name, **report.facts}
+    lines = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in facts.items())
+    return f'<h1>{escape(report.title)}</h1><dl class="facts">{lines}</dl>'
+
+
+def _tiles(report: Report) -> str:
+    """The few numbers that one looks for first; with prompts these stand in the tables."""
+    overall = report.summaries()
+    tiles = [("cases", f"{len({row.case for row in report.rows})}", "", False)]
+    if len(overall) == 1:
+        (summary,) = overall
+        for key in list(summary.stats):
+            if key.split("_")[0] in ("dice", "iou", "surface", "hd95") and len(tiles) < 5:
+                tiles.append((metric(key).title, *mean(summary.stats[key], key), False))
+        there = summary.n_found + summary.n_missed
+        tiles.append(
+            (
+                "objects found",
+                f"{summary.n_found} of {there}",
+                f"{summary.n_missed} missed",
+                bool(summary.n_missed),
+            )
+        )
+        if summary.n_invented:
+            tiles.append(
+                ("invented objects", str(summary.n_invented), "not in the reference", True)
+            )
+    return (
+        '<div class="tiles">'
+        + "".join(
+            f'<div class="tile{" bad" if bad else ""}"><span class="dim">{escape(name)}</span><b>{value}</b>'
+            f'<span class="sub">{small}</span></div>'
+            for name, value, small, bad in tiles
+        )
+        + "</div>"
+    )
+
+
+def _alerts(report: Report) -> str:
+    told = ""
+    if report.problems:
+        lines = (f"<b>{escape(case)}</b>: {escape(why)}" for case, why in report.problems.items())
+        n = len(report.problems)
+        told += _alert(
+            f"{n} {'cases' if n > 1 else 'case'} could not be measured, and count in no number",
+            lines,
+        )
+    if report.notes:
+        told += _alert("To keep in mind", (escape(note) for note in report.notes), " mild")
+    return told
+
+
+def _alert(title: str, lines: Iterable[str], kind: str = "") -> str:
+    every = list(lines)
+    items = "".join(f"<li>{line}</li>" for line in every[:12])
+    more = ""
+    if len(every) > 12:
+        rest = "".join(f"<li>{line}</li>" for line in every[12:])
+        more = f"<details><summary>and {len(every) - 12} more</summary><ul>{rest}</ul></details>"
+    return f'<div class="alert{kind}"><b>{title}</b><ul>{items}</ul>{more}</div>'
+
+
+def _curves(report: Report) -> str:
+    """Scores against clicks: one chart for all, and one for each group."""
+    if not any(row.clicks is not None for row in report.rows):
+        return ""
+    cards = []
+    for key in _charted(report.rows):
+        sets: dict[str, Sequence[Summary]] = {"all cases": report.summaries()}
+        if report.is_grouped:
+            for summary in report.summaries("group"):
+                name = str(summary.key["group"])
+                sets[name] = [*sets.get(name, ()), summary]
+        for name, summaries in sets.items():
+            lines: dict[str, list[tuple[int, Stat]]] = {}
+            for summary in summaries:
+                clicks = summary.key.get("clicks")
+                if clicks is not None and key in summary.stats:
+                    points = lines.setdefault(str(summary.key["prompt"] or "clicks"), [])
+                    points.append((clicks, summary.stats[key]))
+            if lines:
+                chart = charts.curves(list(lines.items()), key)
+                title = f"{metric(key).title}: {name}"
+                cards.append(f'<div class="card"><h3>{escape(title)}</h3>{chart}</div>')
+    return f'<h2>Scores against clicks</h2><div class="charts">{"".join(cards)}</div>'
+
+
+def _distributions(report: Report) -> str:
+    """Every case as a dot; with prompts, one row of charts for each would be too many."""
+    if report.prompts:
+        return ""
+    summaries = report.summaries("label")[:_MOST_LABELS]
+    rows = [row for row in report.rows if row.counted]
+    cards = []
+    for key in _charted(rows):
+        chart = charts.distribution(rows, summaries, key)
+        cards.append(f'<div class="card"><h3>{escape(metric(key).title)}</h3>{chart}</div>')
+    return (
+        '<h2>Every case</h2><p class="dim">A dot is a case (point at it for its name), red if missed or '
+        "invented; the box holds the middle half, the line is the median, the diamond the mean with its "
+        "interval.</p>"
+        f'<div class="charts">{"".join(cards)}</div>'
+    )
+
+
+def _groups(report: Report) -> str:
+    if not report.is_grouped:
+        return ""
+    return _table_of_summaries("By group", report.summaries("group"), ())
+
+
+def _table_of_summaries(
+    title: str, summaries: Sequence[Summary], overall: Sequence[Summary]
+) -> str:
+    """A line for each summary: counts, then mean and interval of each metric."""
+    lines = [*summaries, *(overall if len(summaries) > len(overall) else ())]
+    metrics = list(dict.fromkeys(key for summary in lines for key in summary.stats))
+    keys = [key for key in ("group", "prompt", "clicks") if any(key in s.key for s in lines)]
+    named = any("label" in s.key for s in lines)
+    heads = [(key, True) for key in keys] + ([("label", True)] if named else [])
+    heads += [("cases", False), ("found", False), ("missed", False), ("invented", False)]
+    heads += [(metric(key).title, False) for key in metrics]
+    body = []
+    for summary in lines:
+        cells = [
+            cell(str(summary.key.get(key) if summary.key.get(key) is not None else ""), text=True)
+            for key in keys
+        ]
+        if named:
+            cells.append(cell(summary.name, text=True))
+        cells += [
+            cell(str(summary.n_cases - (summary.n_absent if "label" in summary.key else 0))),
+            cell(str(summary.n_found)),
+        ]
+        cells += [cell(str(n), bad=n > 0) for n in (summary.n_missed, summary.n_invented)]
+        for key in metrics:
+            stat = summary.stats.get(key)
+            cells.append("<td></td>" if stat is None else stat_cell(stat, key))
+        whole = ' class="all"' if named and "label" not in summary.key else ""
+        body.append(f"<tr{whole}>{''.join(cells)}</tr>")
+    return f"<h2>{escape(title)}</h2>" + table(heads, body)
+
+
+def _cases(report: Report) -> str:
+    """Every row, the worst first."""
+    rows = list(report.rows)
+    metrics = list(dict.fromkeys(key for row in rows for key in row.values))
+    first = metrics[0] if metrics else ""
+    rows.sort(key=lambda row: (not row.counted, row.values.get(first, math.inf)))
+    about = [
+        f
+        for f in ("group", "prompt", "clicks")
+        if any(getattr(r, f) not in ("", None) for r in rows)
+    ]
+    heads = [("case", True), *((f, True) for f in about), ("label", True), ("outcome", True)]
+    heads += [(metric(key).title, False) for key in metrics]
+    body = []
+    for row in rows[:MOST_ROWS]:
+        told = [
+            row.case,
+            *(str(getattr(row, f)) if getattr(row, f) is not None else "" for f in about),
+            row.name,
+        ]
+        cells = [cell(text, text=True) for text in told]
+        cells.append(cell(row.outcome, text=True, bad=row.outcome in ("missed", "false positive")))
+        for key in metrics:
+            cells.append(
+                number_cell(row.values[key], key)
+                if key in row.values and row.outcome != "absent"
+                else '<td data-v=""></td>'
+            )
+        body.append(f"<tr>{''.join(cells)}</tr>")
+    note = (
+        ""
+        if len(rows) <= MOST_ROWS
+        else f" The worst {MOST_ROWS} of {len(rows)}; all are in cases.csv."
+    )
+    return (
+        f'<h2>Cases</h2><p class="dim">Click a heading to sort.{note}</p>'
+        '<input type="search" placeholder="Filter, such as: liver missed" aria-label="Filter cases" '
+        'data-for="cases">' + table(heads, body, ident="cases", kind=" tall")
+    )
+
+
+def _pictures(report: Report) -> str:
+    if not report.pictures:
+        return ""
+    legend = "".join(
+        f'<span><i style="background:{escape(colour)}"></i>{escape(name)}</span>'
+        for name, colour in report.colours
+    )
+    shown = []
+    for kind, title in (("worst", "Worst"), ("median", "Median"), ("best", "Best")):
+        figures = [
+            f'<figure><img alt="{escape(p.case)}" src="data:image/png;base64,'
+            f'{base64.b64encode(p.png).decode()}"><figcaption><b>{escape(p.case)}</b> '
+            f'<span class="dim">{escape(p.caption)}</span></figcaption></figure>'
+            for p in report.pictures
+            if p.kind == kind
+        ]
+        if figures:
+            shown.append(
+                f'<h3>{title} cases</h3><div class="pictures">{"".join(figures)}</div><br>'
+            )
+    return (
+        '<h2>Pictures</h2><p class="dim">The slice with most disagreement: the reference is filled, the '
+        f'prediction outlined. Click to enlarge.</p><div class="legend">{legend}</div>{"".join(shown)}'
+    )
+
+
+def _charted(rows: Sequence[Row]) -> list[str]:
+    """Metrics that get charts, of those that the rows have."""
+    known = list(dict.fromkeys(key for row in rows if row.counted for key in row.values))
+    return [key for want in CHARTED for key in known if key == want or key.startswith(f"{want}_")]
