@@ -87,7 +87,10 @@ def make_slices(
     options = options or SliceOptions()
     windows = _windows(manifest, options)
     (out / _DONE).mkdir(parents=True, exist_ok=True)
-    groups = {name: replace(g, channels=(), window=None) for name, g in manifest.groups.items()}
+    top = float(2**options.bits - 1)
+    groups = {
+        name: replace(g, channels=(), window=(0.0, top)) for name, g in manifest.groups.items()
+    }
     names = _file_names(manifest)
 
     def one(case: Case) -> list[Case]:
