@@ -15,6 +15,7 @@ from samaritan.assembly import Blueprint, blueprint_of, create_model, get_bluepr
 from samaritan.errors import ConfigError
 from samaritan.models import create_model as create_plain
 from samaritan.models import get_config
+from samaritan.models.config import SAM_QUIRKS
 
 
 def on_meta(name, **options):
@@ -176,3 +177,29 @@ def test_samed_uses_as_many_numbers_as_published():
     learning = [p for p in model.parameters() if p.requires_grad]
     assert sum(p.numel() for p in learning if p.grad is not None) == 4_773_760
     assert sum(p.numel() for p in learning if p.grad is None) == 139_861
+
+
+@pytest.mark.parametrize("size", ["vit_l", "vit_h"])
+def test_tables_of_global_blocks_alone_are_resized_at_every_depth(size):
+    from samaritan.models import resize_positions
+
+    big, small = get_config(f"sam_{size}"), on_meta(f"samed_{size}")
+    with torch.device("meta"):
+        state = create_plain(big).state_dict()
+    tables = {k: torch.zeros(v.shape) for k, v in state.items() if "rel_pos" in k}
+    wanted = small.state_dict()
+    new = resize_positions(tables, big, small.config)
+    assert all(new[key].shape == wanted[key].shape for key in tables)
+    assert sum(new[key] is not tables[key] for key in tables) == 2 * 4
+
+
+def test_padded_window_tokens_matter_at_the_size_of_sam_med2d():
+    torch.manual_seed(0)
+    model = create_model("sammed2d_tiny", image_size=256, window_size=14)
+    images = torch.rand(1, 3, 256, 256)
+    with torch.no_grad():
+        model.image_encoder.blocks[0].attn.qkv.bias.normal_()
+        before = model.image_encoder(images)
+        model.set_quirks(SAM_QUIRKS)
+        after = model.image_encoder(images)
+    assert (before - after).abs().max() > 1e-3

@@ -6,6 +6,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from samaritan.adapt import adapters_of, describe, eject, insert
 from samaritan.adapt.inject import is_adapter
@@ -357,6 +358,19 @@ def test_damaged_descriptions_of_adapters_are_told(bad, adapted):
     values = {**json.loads(header.to_json()), **bad}
     with pytest.raises(CheckpointError, match="the header is damaged"):
         Header.from_json(json.dumps(values))
+
+
+def test_a_header_cannot_promise_any_number_of_classes(adapted, tmp_path):
+    from samaritan.checkpoints import Header
+
+    header = Header(adapted("samed_tiny").config)
+    values = json.loads(header.to_json())
+    values["config"]["num_mask_tokens"] = 10**9
+    path = tmp_path / "m.safetensors"
+    save_file({"image_encoder.pos_embed": torch.zeros(1)}, path, {"samaritan": json.dumps(values)})
+    with pytest.raises(CheckpointError, match="promises 1000000000 blocks or tokens"):
+        load_model(path)
+    assert any("promises" in problem for problem in inspect(path).problems)
 
 
 def test_a_lora_file_is_examined_without_its_base(adapted, tmp_path):

@@ -186,3 +186,54 @@ def test_slices_lie_across_the_thickest_axis(
     shape: tuple[int, int, int], spacing: tuple[float, float, float], orientation: str, axis: int
 ) -> None:
     assert slice_axis(Grid.from_spacing(shape, spacing, orientation=orientation)) == axis
+
+
+class TestSamMed2D:
+    """The chain of SAM-Med2D: stretched by nearest pixels, blue first."""
+
+    CHAIN = SlicePreprocess(
+        size=(64, 64), resize="stretch", interpolation="nearest", channel_order="bgr"
+    )
+
+    def test_no_new_values_appear_and_the_centre_stays(self) -> None:
+        array = np.zeros((32, 16, 1), np.uint8)
+        array[8:24, 4:12] = 255
+        picture = Volume(array, Grid.pixels((32, 16)))
+        frame = self.CHAIN.frame(picture, (2, 0), self.CHAIN.statistics(picture))
+        red = frame.tensor[0, 0]
+        assert len(red.unique()) == 2
+        assert torch.equal(red, red.flip(0))
+        assert torch.equal(red, red.flip(1))
+        assert int((red > 0).sum()) == 64 * 64 // 4
+        corners = frame.grid.mm_to_index(
+            picture.grid.index_to_mm(((-0.5, -0.5, 0), (31.5, 15.5, 0)))
+        )
+        assert np.allclose(corners[:, :2], ((-0.5, -0.5), (63.5, 63.5)))
+
+    def test_blue_comes_first_with_the_mean_of_the_first_channel(self) -> None:
+        array = np.zeros((64, 64, 1, 3), np.uint8)
+        array[..., 2] = 200
+        picture = Volume(array, Grid.pixels((64, 64)))
+        frame = self.CHAIN.frame(picture, (2, 0), self.CHAIN.statistics(picture))
+        assert frame.tensor[0, 0, 0, 0] == pytest.approx((200 - 123.675) / 58.395, abs=1e-5)
+        assert frame.tensor[0, 2, 0, 0] == pytest.approx(-103.53 / 57.375, abs=1e-5)
+
+    def test_grey_images_do_not_know_an_order(self) -> None:
+        picture = Volume(np.arange(256, dtype=np.uint8).reshape(16, 16, 1), Grid.pixels((16, 16)))
+        frames = [
+            SlicePreprocess(size=(16, 16), channel_order=order).frame(
+                picture, (2, 0), {"low": 0.0, "high": 255.0}
+            )
+            for order in ("rgb", "bgr")
+        ]
+        assert torch.equal(frames[0].tensor, frames[1].tensor)
+
+    def test_it_survives_json_and_wrong_words_are_told(self) -> None:
+        again = Preprocess.from_dict(json.loads(json.dumps(self.CHAIN.to_dict())))
+        assert again == self.CHAIN
+        with pytest.raises(ConfigError, match=r"interpolation is one of .*'cubic'"):
+            SlicePreprocess(interpolation="cubic")  # type: ignore[arg-type]
+        with pytest.raises(ConfigError, match="channel_order is one of"):
+            SlicePreprocess(channel_order="grb")  # type: ignore[arg-type]
+        with pytest.raises(ConfigError, match="multimask is one of"):
+            Prompting(multimask="sometimes")  # type: ignore[arg-type]

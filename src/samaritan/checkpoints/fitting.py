@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from samaritan.adapt.inject import is_adapter
+from samaritan.assembly.blueprint import MAX_CLASSES
 from samaritan.checkpoints.adapted import ALIASES, TABLES
 from samaritan.checkpoints.classes import TOKENS, ClassInit, refit_classes
 from samaritan.checkpoints.comparing import (
@@ -169,6 +170,22 @@ def _adapter_notes(kept: Collection[str], fresh: Collection[str]) -> Iterable[st
         yield f"{len(kept)} tensors of the plain model stay as they are"
     if fresh:
         yield f"the weights know nothing of the adapters: {len(fresh)} tensors keep the model's values"
+
+
+def check_promises(source: Source, config: SamConfig, plain: Source) -> None:
+    """Refuse a header that promises more parts than the weights, of the plain model above all, can fill.
+
+    This must precede building the model, even without memory: a header can promise any number.
+    """
+    most = len(plain.shapes)
+    parts = [config.depth, config.decoder_depth, config.num_point_embeddings]
+    if not config.classes or config.num_mask_tokens > MAX_CLASSES + 1:
+        parts.append(config.num_mask_tokens)
+    if max(parts) > most:
+        raise CheckpointError(
+            f"{source.where} promises {max(parts)} blocks or tokens, but there are {most} tensors to "
+            f"fill them"
+        )
 
 
 def copy_into(model: Sam, state: Mapping[str, Tensor]) -> None:

@@ -13,7 +13,7 @@ from samaritan.assembly.blueprint import Blueprint
 from samaritan.assembly.build import create_model
 from samaritan.checkpoints.adapted import guess_blueprint
 from samaritan.checkpoints.cache import licence_of
-from samaritan.checkpoints.fitting import fit, non_finite
+from samaritan.checkpoints.fitting import check_promises, fit, non_finite
 from samaritan.checkpoints.hashing import sha256_of
 from samaritan.checkpoints.header import Header
 from samaritan.checkpoints.sources import Source, find_source
@@ -130,6 +130,8 @@ def _problems(
     if target is None:
         return [*problems, "its sizes are those of no model that is known; name one with --model"]
     try:
+        if isinstance(target, Blueprint) and not source.system.needs_base:
+            check_promises(source, target.config, source)
         with torch.device("meta"):
             net = create_model(target)
         fit(net, source, resize_positions=True)

@@ -18,7 +18,7 @@ from samaritan.checkpoints.adapted import guess_blueprint
 from samaritan.checkpoints.cache import licence_of
 from samaritan.checkpoints.chains import published_preprocess
 from samaritan.checkpoints.classes import ClassInit
-from samaritan.checkpoints.fitting import copy_into, fit
+from samaritan.checkpoints.fitting import check_promises, copy_into, fit
 from samaritan.checkpoints.hashing import sha256_of
 from samaritan.checkpoints.header import Header
 from samaritan.checkpoints.report import LoadReport
@@ -126,6 +126,7 @@ def _load_model(
     _check_needs(source, base, adapters)
     first = source if base is None else find_source(base, download=download)
     options = {"resize_positions": True, "drop_adapters": not adapters}
+    check_promises(source, blueprint.config, first)
     if base is not None:
         with torch.device("meta"):
             fit(create_model(blueprint), source, resize_positions=True)
@@ -210,17 +211,6 @@ def _built(source: Source, blueprint: Blueprint, **options: Any) -> Sam:
 
     It stays on the meta device, without memory of its own, unless some of it stays as it is made.
     """
-    config = blueprint.config
-    parts = (
-        config.depth,
-        config.decoder_depth,
-        config.num_point_embeddings,
-        0 if config.classes else config.num_mask_tokens,
-    )
-    if max(parts) > len(source.shapes):
-        raise CheckpointError(
-            f"{source.where} promises {max(parts)} blocks or tokens, but holds {len(source.shapes)} tensors"
-        )
     with torch.device("meta"):
         frame = create_model(blueprint)
     if fit(frame, source, resize_positions=True, **options).fresh:
