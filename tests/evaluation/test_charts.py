@@ -71,8 +71,8 @@ def curve_rows():
 def test_curves_have_a_knot_for_every_number_of_clicks() -> None:
     text = page(Report("clicks", curve_rows(), get_protocol()))
     assert "Scores against clicks" in text
-    # 2 metrics x (all cases, hearts, livers) x 2 prompts x 3 numbers of clicks
-    assert text.count('class="knot"') == 2 * 3 * 2 * 3
+    # 2 prompts x 3 numbers of clicks, in four charts: Dice of all, hearts, livers; HD95 of all
+    assert text.count('class="knot"') == 4 * 2 * 3
     assert "points, 3 clicks: 0.565" in text
     first = re.search(r"<svg.*?</svg>", text, re.DOTALL).group()
     ys = [float(y) for y in re.findall(r'class="knot" cx="[\d.]+" cy="([\d.]+)"', first)]
@@ -82,3 +82,18 @@ def test_curves_have_a_knot_for_every_number_of_clicks() -> None:
 def test_names_at_the_ends_of_curves_do_not_cover_each_other() -> None:
     places = sorted(charts._apart([50.0, 51.0, 52.0, 90.0]))
     assert min(b - a for a, b in itertools.pairwise(places)) >= 14
+
+
+def test_a_prompt_without_clicks_is_a_level_line() -> None:
+    rows = [*curve_rows(), *(row(f"hearts {case}", 1, 0.9, 2.0, prompt="box") for case in range(4))]
+    text = page(Report("clicks", rows, get_protocol()))
+    assert "<title>box: 0.900 (0.900 to 0.900), n = 4</title>" in text
+    assert "By prompt" in text
+
+
+def test_curves_of_infinite_distances_show_medians() -> None:
+    rows = curve_rows()
+    rows[0] = row("hearts 0", 1, 0.0, math.inf, "missed", prompt="points", clicks=1)
+    text = page(Report("clicks", rows, get_protocol()))
+    assert "median HD95 (mm): all cases" in text
+    assert "nan" not in text.lower().split("<script>")[0].replace("finance", "")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
+from typing import Self
 
 import numpy as np
 
@@ -64,31 +66,51 @@ def distribution(rows: Sequence[Row], summaries: Sequence[Summary], key: str) ->
     return "".join((*parts, "</svg>"))
 
 
-def curves(lines: Sequence[tuple[str, Sequence[tuple[int, Stat]]]], key: str) -> str:
-    """Draw mean scores against the number of clicks, with their 95 % intervals.
+@dataclass(frozen=True)
+class Point:
+    """A place on a curve: a middle and its 95 % interval, and how many cases it stands for."""
+
+    clicks: int | None
+    middle: float
+    low: float
+    high: float
+    n: int
+
+    @classmethod
+    def of(cls, clicks: int | None, stat: Stat, *, median: bool) -> Self:
+        """Take the mean, or the median where a mean is infinite."""
+        if median:
+            return cls(clicks, stat.median, stat.median_low, stat.median_high, stat.n)
+        return cls(clicks, stat.mean, stat.low, stat.high, stat.n)
+
+
+Lines = Mapping[str, Sequence[Point]]
+
+
+def curves(lines: Lines, key: str, *, beside: Iterable[Lines] = ()) -> str:
+    """Draw scores against the number of clicks, with their 95 % intervals.
 
     Args:
-        lines: (name, points): points are (clicks, numbers) with clicks ascending.
+        lines: name -> points, clicks ascending; a point without clicks becomes a level line.
         key: which metric the numbers are of.
+        beside: what other charts show, so that all have one scale.
     """
     about = metric(key)
-    stats = [stat for _, points in lines for _, stat in points]
-    clicks = sorted({n for _, points in lines for n, _ in points})
-    ends = [v for s in stats for v in (s.mean, s.low, s.high) if math.isfinite(v)]
+    every = [point for one in (lines, *beside) for points in one.values() for point in points]
+    clicks = sorted({point.clicks for point in every if point.clicks is not None})
+    ends = [v for p in every for v in (p.middle, p.low, p.high) if math.isfinite(v)]
     low, high = _nice(min(ends, default=0), max(ends, default=1), about.is_part)
     top, bottom, left, right = 10.0, 210.0, 42.0, _WIDTH - 128.0
 
     def x(count: int) -> float:
-        if len(clicks) == 1:
-            return (left + right) / 2
-        return left + clicks.index(count) / (len(clicks) - 1) * (right - left)
+        wide = max(clicks[-1] - clicks[0], 1)
+        return left + 8 + (count - clicks[0]) / wide * (right - left - 8)
 
     def y(value: float) -> float:
         return bottom - (min(max(value, low), high) - low) / (high - low) * (bottom - top)
 
-    parts = [
-        f'<svg viewBox="0 0 {_WIDTH} 244" role="img" aria-label="{escape(about.title)} by clicks">'
-    ]
+    title = f"{about.title} by clicks"
+    parts = [f'<svg viewBox="0 0 {_WIDTH} 244" role="img" aria-label="{escape(title)}">']
     for tick in _ticks(low, high):
         parts.append(
             f'<line class="axis" x1="{left}" x2="{right}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>'
@@ -97,39 +119,57 @@ def curves(lines: Sequence[tuple[str, Sequence[tuple[int, Stat]]]], key: str) ->
     for count in clicks:
         parts.append(f'<text x="{x(count):.1f}" y="226" text-anchor="middle">{count}</text>')
     parts.append(f'<text x="{(left + right) / 2}" y="241" text-anchor="middle">clicks</text>')
-    places = _apart([y(points[-1][1].mean) for _, points in lines])
-    for number, ((name, points), place) in enumerate(zip(lines, places, strict=True)):
-        parts.append(_curve(name, points, number, x, y, right, place, about.digits))
+    places = _apart([y(points[-1].middle) for points in lines.values()])
+    for number, ((name, points), place) in enumerate(zip(lines.items(), places, strict=True)):
+        drawn = (
+            _level(name, points[0], y, left, right, about.digits)
+            if points[0].clicks is None
+            else _curve(name, points, x, y, about.digits)
+        )
+        end = f'<text class="end" x="{right + 10}" y="{place + 4:.1f}">{escape(_short(name, 17))}'
+        parts.append(f'<g class="c{number % COLOURS}">{drawn}{end}</text></g>')
     return "".join((*parts, "</svg>"))
 
 
 def _curve(
     name: str,
-    points: Sequence[tuple[int, Stat]],
-    number: int,
+    points: Sequence[Point],
     x: Callable[[int], float],
     y: Callable[[float], float],
-    right: float,
-    place: float,
     digits: int,
 ) -> str:
-    """A line with its band, and its name at the end."""
-    finite = [(n, s) for n, s in points if math.isfinite(s.mean)]
-    line = " ".join(f"{x(n):.1f},{y(s.mean):.1f}" for n, s in finite)
-    sure = [(n, s) for n, s in finite if math.isfinite(s.low) and math.isfinite(s.high)]
-    band = [f"{x(n):.1f},{y(s.high):.1f}" for n, s in sure]
-    band += [f"{x(n):.1f},{y(s.low):.1f}" for n, s in reversed(sure)]
+    """A line with its band."""
+    finite = [(p.clicks or 0, p) for p in points if math.isfinite(p.middle)]
+    line = " ".join(f"{x(n):.1f},{y(p.middle):.1f}" for n, p in finite)
+    sure = [(n, p) for n, p in finite if not (math.isnan(p.low) or math.isnan(p.high))]
+    band = [f"{x(n):.1f},{y(p.high):.1f}" for n, p in sure]
+    band += [f"{x(n):.1f},{y(p.low):.1f}" for n, p in reversed(sure)]
     knots = "".join(
-        f'<circle class="knot" cx="{x(n):.1f}" cy="{y(s.mean):.1f}" r="3.4"><title>'
-        f"{escape(name)}, {n} clicks: {s.mean:.{digits}f} "
-        f"({s.low:.{digits}f} to {s.high:.{digits}f}), n = {s.n}</title></circle>"
-        for n, s in finite
+        f'<circle class="knot" cx="{x(n):.1f}" cy="{y(p.middle):.1f}" r="3.4"><title>'
+        f"{escape(name)}, {n} clicks: {_words(p, digits)}</title></circle>"
+        for n, p in finite
     )
     return (
-        f'<g class="c{number % COLOURS}"><polygon class="band" points="{" ".join(band)}"/>'
+        f'<polygon class="band" points="{" ".join(band)}"/>'
         f'<polyline class="curve" points="{line}"/>{knots}'
-        f'<text class="end" x="{right + 10}" y="{place + 4:.1f}">{escape(_short(name, 17))}</text></g>'
     )
+
+
+def _level(
+    name: str, point: Point, y: Callable[[float], float], left: float, right: float, digits: int
+) -> str:
+    """A dashed line at the score of a prompt that has no clicks."""
+    return (
+        f'<path class="curve" stroke-dasharray="5 4" d="M{left} {y(point.middle):.1f} H{right}">'
+        f"<title>{escape(name)}: {_words(point, digits)}</title></path>"
+    )
+
+
+def _words(point: Point, digits: int) -> str:
+    ends = (
+        f" ({point.low:.{digits}f} to {point.high:.{digits}f})" if not math.isnan(point.low) else ""
+    )
+    return f"{point.middle:.{digits}f}{ends}, n = {point.n}"
 
 
 def _spread(stat: Stat, x: Callable[[float], float], y: float) -> str:

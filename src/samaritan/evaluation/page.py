@@ -37,7 +37,7 @@ def page(report: Report) -> str:
             _tiles(report),
             _alerts(report),
             _curves(report),
-            _table_of_summaries("By label", report.summaries("label"), report.summaries()),
+            _summaries(report),
             _distributions(report),
             _groups(report),
             _pictures(report),
@@ -74,7 +74,7 @@ def _tiles(report: Report) -> str:
         (summary,) = overall
         for key in list(summary.stats):
             if key.split("_")[0] in ("dice", "iou", "surface", "hd95") and len(tiles) < 5:
-                tiles.append((metric(key).title, *mean(summary.stats[key], key), False))
+                tiles.append((*_tile(summary.stats[key], key), False))
         there = summary.n_found + summary.n_missed
         tiles.append(
             (
@@ -97,6 +97,15 @@ def _tiles(report: Report) -> str:
         )
         + "</div>"
     )
+
+
+def _tile(stat: Stat, key: str) -> tuple[str, str, str]:
+    """Title, number and small print; an infinite mean says less than its median."""
+    title, (value, small) = metric(key).title, mean(stat, key)
+    if math.isinf(stat.mean) and math.isfinite(stat.median):
+        plain = f"{stat.median:.{metric(key).digits}f}"
+        return f"median {title}", plain, f"mean {value}: {stat.n_infinite} infinite"
+    return title, value, small
 
 
 def _alerts(report: Report) -> str:
@@ -124,28 +133,44 @@ def _alert(title: str, lines: Iterable[str], kind: str = "") -> str:
 
 
 def _curves(report: Report) -> str:
-    """Scores against clicks: one chart for all, and one for each group."""
+    """Scores against clicks: each metric over all cases, and the first one in every group."""
     if not any(row.clicks is not None for row in report.rows):
         return ""
+    sets: dict[str, list[Summary]] = {"all cases": report.summaries()}
+    if report.is_grouped:
+        for summary in report.summaries("group"):
+            sets.setdefault(str(summary.key["group"]) or "no group", []).append(summary)
     cards = []
-    for key in _charted(report.rows):
-        sets: dict[str, Sequence[Summary]] = {"all cases": report.summaries()}
-        if report.is_grouped:
-            for summary in report.summaries("group"):
-                name = str(summary.key["group"])
-                sets[name] = [*sets.get(name, ()), summary]
-        for name, summaries in sets.items():
-            lines: dict[str, list[tuple[int, Stat]]] = {}
-            for summary in summaries:
-                clicks = summary.key.get("clicks")
-                if clicks is not None and key in summary.stats:
-                    points = lines.setdefault(str(summary.key["prompt"] or "clicks"), [])
-                    points.append((clicks, summary.stats[key]))
-            if lines:
-                chart = charts.curves(list(lines.items()), key)
-                title = f"{metric(key).title}: {name}"
+    for place, key in enumerate(_charted(report.rows)):
+        lines = {name: _lines(summaries, key) for name, summaries in sets.items()}
+        median = _needs_median(report.summaries(), key)
+        for name in lines if place == 0 else ("all cases",):
+            if lines[name]:
+                beside = lines.values() if place == 0 else ()
+                chart = charts.curves(lines[name], key, beside=beside)
+                title = f"{'median ' if median else ''}{metric(key).title}: {name}"
                 cards.append(f'<div class="card"><h3>{escape(title)}</h3>{chart}</div>')
-    return f'<h2>Scores against clicks</h2><div class="charts">{"".join(cards)}</div>'
+    return (
+        '<h2>Scores against clicks</h2><p class="dim">Means with their 95 % intervals, at each number '
+        "of clicks; dashed: prompts without clicks.</p>"
+        f'<div class="charts">{"".join(cards)}</div>'
+    )
+
+
+def _lines(summaries: Sequence[Summary], key: str) -> dict[str, list[charts.Point]]:
+    """Points of every kind of prompt."""
+    median = _needs_median(summaries, key)
+    lines: dict[str, list[charts.Point]] = {}
+    for summary in summaries:
+        if key in summary.stats:
+            clicks, prompt = summary.key.get("clicks"), str(summary.key.get("prompt") or "clicks")
+            point = charts.Point.of(clicks, summary.stats[key], median=median)
+            lines.setdefault(prompt, []).append(point)
+    return lines
+
+
+def _needs_median(summaries: Sequence[Summary], key: str) -> bool:
+    return any(s.stats[key].n_infinite for s in summaries if key in s.stats)
 
 
 def _distributions(report: Report) -> str:
@@ -166,6 +191,16 @@ def _distributions(report: Report) -> str:
     )
 
 
+def _summaries(report: Report) -> str:
+    """By label with all labels below; with prompts, these first and labels only if there are several."""
+    overall, labels = report.summaries(), report.summaries("label")
+    if not report.prompts:
+        return _table_of_summaries("By label", labels, overall if len(labels) > 1 else ())
+    told = _table_of_summaries("By prompt", overall, ())
+    several = len({row.label for row in report.rows}) > 1
+    return told + (_table_of_summaries("By label", labels, ()) if several else "")
+
+
 def _groups(report: Report) -> str:
     if not report.is_grouped:
         return ""
@@ -176,7 +211,7 @@ def _table_of_summaries(
     title: str, summaries: Sequence[Summary], overall: Sequence[Summary]
 ) -> str:
     """A line for each summary: counts, then mean and interval of each metric."""
-    lines = [*summaries, *(overall if len(summaries) > len(overall) else ())]
+    lines = [*summaries, *overall]
     metrics = list(dict.fromkeys(key for summary in lines for key in summary.stats))
     keys = [key for key in ("group", "prompt", "clicks") if any(key in s.key for s in lines)]
     named = any("label" in s.key for s in lines)
