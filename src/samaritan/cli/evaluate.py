@@ -12,10 +12,12 @@ import typer
 if TYPE_CHECKING:
     from samaritan.evaluation import Report
     from samaritan.evaluation.matching import Matched
+    from samaritan.metrics.summary import Stat
 
 _WHAT = "What to compare"
 _HOW = "How to measure"
 _OUTPUT = "Results"
+_PRINTED = ("dice", "surface_dice", "hd95")
 
 
 def evaluate(
@@ -185,16 +187,26 @@ def _print(report: Report) -> None:
 
     from samaritan.metrics.names import metric
 
-    summaries = [*report.summaries("label"), *report.summaries()]
-    if len(summaries) == 2:
-        summaries = summaries[:1]
-    keys = list(dict.fromkeys(key for s in summaries for key in s.stats))[:5]
-    table = Table("label", "cases", "missed", "invented", *(metric(key).title for key in keys))
-    for summary in summaries:
-        values = [
-            f"{stat.mean:.{metric(key).digits}f}" if (stat := summary.stats.get(key)) else ""
-            for key in keys
-        ]
-        counts = (summary.n_cases, summary.n_missed, summary.n_invented)
-        table.add_row(summary.name, *map(str, counts), *values)
-    Console().print(table)
+    labels = report.summaries("label")
+    lines = [*labels, *(report.summaries() if len(labels) > 1 else ())]
+    known = list(dict.fromkeys(key for line in lines for key in line.stats))
+    keys = [key for key in known if key.startswith(_PRINTED)] or known[:3]
+    infinite = any(stat.n_infinite for line in lines for stat in line.stats.values())
+    caption = "in brackets: the median, where a mean is infinite" if infinite else None
+    table = Table(caption=caption)
+    for head in ("label", "cases", "missed", "invented", *(metric(key).title for key in keys)):
+        table.add_column(head, justify="left" if head == "label" else "right")
+    for line in lines:
+        counts = (line.n_cases, line.n_missed, line.n_invented)
+        values = [_mean(line.stats[key], key) if key in line.stats else "" for key in keys]
+        table.add_row(line.name, *map(str, counts), *values)
+    Console(highlight=False).print(table)
+
+
+def _mean(stat: Stat, key: str) -> str:
+    from samaritan.metrics.names import metric
+
+    digits = metric(key).digits
+    if stat.n_infinite:
+        return f"inf ({stat.median:.{digits}f})"
+    return f"{stat.mean:.{digits}f}"

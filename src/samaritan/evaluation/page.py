@@ -72,8 +72,9 @@ def _tiles(report: Report) -> str:
     tiles = [("cases", f"{len({row.case for row in report.rows})}", "", False)]
     if len(overall) == 1:
         (summary,) = overall
+        wanted = {"dice", "surface", "hd95"} if "dice" in summary.stats else {"iou"}
         for key in list(summary.stats):
-            if key.split("_")[0] in ("dice", "iou", "surface", "hd95") and len(tiles) < 5:
+            if key.split("_")[0] in wanted and len(tiles) < 5:
                 tiles.append((*_tile(summary.stats[key], key), False))
         there = summary.n_found + summary.n_missed
         tiles.append(
