@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +18,7 @@ from samaritan.evaluation.matching import Pair, case_name, names_beside
 from samaritan.evaluation.pictures import draw_case
 from samaritan.geometry import Grid
 from samaritan.io import write
+from samaritan.metrics import summarise
 from samaritan.volume import LabelMap, Volume
 
 GRID = Grid.from_spacing((12, 14, 5), (1.5, 1.0, 4.0), orientation="LPS")
@@ -85,6 +87,34 @@ def test_a_label_that_one_case_lacks_is_absent_there(tmp_path) -> None:
     assert [(r.case, r.label, r.outcome) for r in found.rows] == [
         ("a", 1, "found"), ("a", 2, "absent"), ("b", 1, "found"), ("b", 2, "found"),
     ]  # fmt: skip
+
+
+def test_samed_averages_cases_then_labels_with_what_is_absent(tmp_path) -> None:
+    write(label_map((1, 1, 1)), tmp_path / "ref" / "a.nii.gz")
+    write(label_map((1, 1, 1), (7, 8, 2)), tmp_path / "ref" / "b.nii.gz")
+    write(label_map((1, 1, 1), (7, 8, 2)), tmp_path / "pred" / "a.nii.gz")
+    write(label_map((1, 1, 1)), tmp_path / "pred" / "b.nii.gz")
+    settings = Settings("samed", labels=(1, 2, 3))
+    rows = compare(match(tmp_path / "pred", tmp_path / "ref"), settings).rows
+    (overall,) = summarise(rows, by=())
+    # label 1: 1 and 1; label 2: invented scores 1, missed 0; label 3 is nowhere: 0 and 0
+    assert overall.stats["dice"].mean == pytest.approx((1 + 0.5 + 0) / 3)
+    assert overall.stats["hd95_voxels"].mean == 0
+
+
+def test_a_worker_that_dies_is_told(folders, monkeypatch) -> None:
+    class Pool:
+        def __init__(self, *_, **__): ...
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_): ...
+        def map(self, *_):
+            raise BrokenProcessPool
+
+    monkeypatch.setattr("samaritan.evaluation.comparing.ProcessPoolExecutor", Pool)
+    with pytest.raises(ConfigError, match="probably because memory ran out"):
+        compare(match(*folders), workers=2)
 
 
 def test_other_grids_are_told_or_resampled(tmp_path) -> None:

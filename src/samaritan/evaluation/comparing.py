@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -157,8 +158,14 @@ def _each(pairs: Sequence[Pair], settings: Settings, workers: int) -> Iterator[M
     import multiprocessing
 
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(min(workers, len(pairs)), mp_context=context) as pool:
-        yield from pool.map(work, pairs)
+    try:
+        with ProcessPoolExecutor(min(workers, len(pairs)), mp_context=context) as pool:
+            yield from pool.map(work, pairs)
+    except BrokenProcessPool as error:
+        raise ConfigError(
+            f"one of {workers} workers was ended from outside, probably because memory ran out. "
+            "Use fewer with --workers"
+        ) from error
 
 
 def _measure(pair: Pair, settings: Settings) -> Measured:
