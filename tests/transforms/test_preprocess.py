@@ -237,3 +237,25 @@ class TestSamMed2D:
             SlicePreprocess(channel_order="grb")  # type: ignore[arg-type]
         with pytest.raises(ConfigError, match="multimask is one of"):
             Prompting(multimask="sometimes")  # type: ignore[arg-type]
+
+    def test_small_pictures_can_be_padded_around_as_in_its_training(self) -> None:
+        chain = SlicePreprocess(size=(256, 256), resize="pad")
+        grid = Grid.pixels((155, 225))
+        array = np.random.default_rng(0).integers(1, 256, (155, 225, 1)).astype(np.uint8)
+        frame = chain.frame(Volume(array, grid), (2, 0), {"low": 0.0, "high": 255.0})
+        assert np.allclose(frame.grid.mm_to_index(grid.index_to_mm((0, 0, 0))), (50, 15, 0))
+        inside = frame.tensor[0, 0, 50:205, 15:240] * 58.395 + 123.675
+        assert np.array_equal(inside.round().numpy(), array[:, :, 0])
+        assert frame.tensor[:, :, :50].abs().max() == frame.tensor[:, :, :, 240:].abs().max() == 0
+        back = Volume(
+            inside.round().numpy()[:, :, None], frame.grid.window((50, 15, 0), (155, 225, 1))
+        )
+        assert back.grid.same_as(grid)
+
+    def test_pictures_with_a_longer_side_are_stretched_even_so(self) -> None:
+        chain = SlicePreprocess(size=(256, 256), resize="pad")
+        assert chain.content_size(Grid.pixels((181, 258))) == (256, 256)
+        assert chain.content_size(Grid.pixels((181, 255))) == (181, 255)
+        grid = Grid.pixels((181, 258))
+        frame = chain.frame_grid(grid, (2, 0))
+        assert np.allclose(frame.mm_to_index(grid.index_to_mm((-0.5, -0.5, 0))), (-0.5, -0.5, 0))

@@ -258,7 +258,7 @@ def _predictor(
     if random_weights:
         import torch
 
-        from samaritan.models import create_model
+        from samaritan.assembly import create_model
 
         torch.manual_seed(0)
         predictor = Predictor(create_model(model), device=device, precision=precision)  # type: ignore[arg-type]

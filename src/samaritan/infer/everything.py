@@ -314,6 +314,12 @@ class _Tick:
 def _slice_chain(predictor: Predictor) -> SlicePreprocess:
     """Check that the model can do it, and give its preprocessing."""
     config, chain = predictor.model.config, predictor.preprocess
+    predictor.require_prompts()
+    if isinstance(chain, SlicePreprocess) and chain.resize == "pad":
+        raise ConfigError(
+            "everything-mode needs pictures that begin in the first corner of the input, and this chain puts "
+            "small ones in its middle (resize='pad'). Use dataclasses.replace(chain, resize='stretch')"
+        )
     if not isinstance(chain, SlicePreprocess):
         raise ConfigError(
             f"everything-mode works on pictures and slices, and model {config.name!r} sees "

@@ -150,8 +150,9 @@ class SlicePreprocess(Preprocess):
     """Subtracted from 0..255."""
     std: tuple[float, ...] = (58.395, 57.12, 57.375)
     """Divides what `mean` leaves."""
-    resize: Literal["longest", "stretch"] = "longest"
-    """Keep the aspect and pad, or stretch to the whole input."""
+    resize: Literal["longest", "stretch", "pad"] = "longest"
+    """Keep the aspect and pad; or stretch to the whole input; or pad around pictures that are smaller than
+    the input on both sides, and stretch others (SAM-Med2D's training and test)."""
     interpolation: Literal["bilinear", "nearest", "bicubic"] = "bilinear"
     """How pixels are found when resizing; all of them keep the centre of the picture in its place."""
     channel_order: Literal["rgb", "bgr"] = "rgb"
@@ -165,7 +166,7 @@ class SlicePreprocess(Preprocess):
 
     def __post_init__(self) -> None:
         known = {
-            "resize": ("longest", "stretch"),
+            "resize": ("longest", "stretch", "pad"),
             "interpolation": ("bilinear", "nearest", "bicubic"),
             "channel_order": ("rgb", "bgr"),
         }
@@ -195,14 +196,22 @@ class SlicePreprocess(Preprocess):
         rows, columns = self.content_size(shown.grid)
         method = Image.Resampling[self.interpolation.upper()]
         picture = Image.fromarray(pixels).resize((columns, rows), method)
-        values = torch.from_numpy(np.array(picture, np.float32).reshape(rows, columns, -1))
-        values = self._to_channels(values)
+        tensor = self.tensor(np.array(picture).reshape(rows, columns, -1))
+        return Frame(tensor, self.frame_grid(volume.grid, key), 2, statistics)
+
+    def tensor(self, pixels: npt.NDArray[np.uint8]) -> Float[Tensor, "1 c *size"]:
+        """Normalise a picture (rows, columns, c) that has its size in the input already, and pad it."""
+        rows, columns = pixels.shape[:2]
+        values = self._to_channels(torch.from_numpy(np.ascontiguousarray(pixels)))
         if self.channel_order == "bgr" and self.channels == 3:
             values = values.flip(2)
-        mean, std = torch.tensor(self.mean), torch.tensor(self.std)
         tensor = torch.zeros(1, self.channels, *self.size)
-        tensor[0, :, :rows, :columns] = ((values - mean) / std).permute(2, 0, 1)
-        return Frame(tensor, self.frame_grid(volume.grid, key), 2, statistics)
+        top, left = self.offset(rows, columns)
+        content = tensor[0, :, top : top + rows, left : left + columns]
+        content.copy_(values.permute(2, 0, 1))
+        content.sub_(torch.tensor(self.mean)[:, None, None])
+        content.div_(torch.tensor(self.std)[:, None, None])
+        return tensor
 
     def frame_grid(self, grid: Grid, key: tuple[int, ...]) -> Grid:
         """Lay the input over one slice: its content and, to the right and below, the padding."""
@@ -211,12 +220,14 @@ class SlicePreprocess(Preprocess):
         start[axis], shape[axis] = index, 1
         shown = grid.window(start, shape).reorient(display_codes(grid, axis))
         content = shown.resize((*self.content_size(shown), 1))
-        return content.window((0, 0, 0), (*self.size, 1))
+        top, left = self.offset(*content.shape[:2])
+        return content.window((-top, -left, 0), (*self.size, 1))
 
     def content_size(self, grid: Grid) -> tuple[int, int]:
         """Rows and columns of the input that the slice fills; the rest is padding."""
-        if self.resize == "stretch":
-            return self.size
+        if self.resize != "longest":
+            small = all(n < total for n, total in zip(grid.shape, self.size, strict=False))
+            return grid.shape[:2] if small and self.resize == "pad" else self.size
         spacing = grid.spacing_mm
         square = abs(spacing[0] / spacing[1] - 1) < 1e-3
         sides = [
@@ -226,6 +237,12 @@ class SlicePreprocess(Preprocess):
         rows, columns = (max(int(side * scale + 0.5), 1) for side in sides)
         return min(rows, self.size[0]), min(columns, self.size[1])
 
+    def offset(self, rows: int, columns: int) -> tuple[int, int]:
+        """Rows and columns of padding before the content."""
+        if self.resize != "pad":
+            return 0, 0
+        return (self.size[0] - rows) // 2, (self.size[1] - columns) // 2
+
     def _to_channels(self, values: Tensor) -> Tensor:
         """Give (rows, columns, c) the model's channels."""
         if values.shape[2] == self.channels:
@@ -233,7 +250,7 @@ class SlicePreprocess(Preprocess):
         if values.shape[2] == 1:
             return values.expand(-1, -1, self.channels)
         if self.channels == 1:
-            return values.mean(dim=2, keepdim=True)
+            return values.float().mean(dim=2, keepdim=True)
         if values.shape[2] == 4:
             return values[:, :, :3]
         raise ConfigError(
