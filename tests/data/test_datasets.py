@@ -24,7 +24,7 @@ from samaritan.data.objects import Drawn, object_planes, resize_planes
 from samaritan.data.packing import pack
 from samaritan.data.sampling import Draw, DrawSampler
 from samaritan.errors import ConfigError, FileError
-from samaritan.io import read
+from samaritan.io import read, read_labels
 from samaritan.transforms import SlicePreprocess
 
 CHAIN = SlicePreprocess(size=(32, 32), mean=(0.0,) * 3, std=(255.0,) * 3)
@@ -109,12 +109,29 @@ def test_items_of_slices_fit_a_prompt_free_model(pairs) -> None:
     assert ((item["label"] > 0) == bright).float().mean() > 0.93  # objects are the bright ones
 
 
-def test_training_sees_what_prediction_sees(pairs) -> None:
-    data = SliceDataset(load_manifest(pairs), CHAIN)
+@pytest.mark.parametrize(
+    "chain",
+    [
+        CHAIN,
+        STRETCH,
+        SlicePreprocess(size=(24, 40), channel_order="bgr"),
+        replace(STRETCH, size=(40, 28), interpolation="nearest"),
+        SlicePreprocess(size=(16, 16), channels=1, mean=(100.0,), std=(50.0,)),
+        SlicePreprocess(size=(52, 60), resize="pad"),
+        SlicePreprocess(size=(48, 48), resize="pad", interpolation="nearest"),
+    ],
+)
+def test_training_sees_what_prediction_sees(pairs, chain) -> None:
+    colours = np.random.default_rng(0).integers(0, 255, (46, 46, 3)).astype(np.uint8)
+    picture(pairs / "images/02_x.png", colours)
+    data = SliceDataset(load_manifest(pairs), chain)
     for index in range(6):
         image = read(pairs / f"images/{index:02d}_x.png")
-        frame = CHAIN.frame(image, (2, 0), CHAIN.statistics(image))
+        frame = chain.frame(image, (2, 0), chain.statistics(image))
         assert torch.equal(data[index]["image"], frame.tensor[0])
+        drawn = read_labels(pairs / f"masks/{index:02d}_x.png")
+        label = drawn.to_grid(frame.grid).array[:, :, 0]
+        assert (data[index]["label"].numpy() == label).mean() > 0.96  # but for ties of the nearest
 
 
 def test_stretched_pictures_fill_the_input(pairs) -> None:
@@ -283,6 +300,24 @@ def test_a_resumed_epoch_goes_on_with_the_same_items(augmented) -> None:
     again = DrawSampler(augmented.cases, seed=1)
     again.load_state_dict(resumed.state_dict(consumed=2))
     assert same(whole[2:], batches(augmented, again, 0))
+
+
+def test_plain_indices_follow_the_epoch_that_was_set(augmented) -> None:
+    first = [augmented[i]["image"] for i in range(3)]
+    augmented.set_epoch(1)
+    second = [augmented[i]["image"] for i in range(3)]
+    assert not all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    assert torch.equal(second[2], augmented[Draw(2, 1, 2)]["image"])
+
+
+def test_turned_pictures_fill_the_input_again(pairs) -> None:
+    def quarter(pixels, planes, rng):
+        return np.rot90(pixels), np.rot90(planes, 1, (1, 2))
+
+    for chain in (SlicePreprocess(size=(24, 40)), STRETCH, CHAIN):
+        item = SliceDataset(load_manifest(pairs), chain, augment=quarter)[0]
+        assert item["image"].shape[1:] == item["label"].shape == chain.size
+        assert set(item["label"].unique().tolist()) == {0, 1, 2}
 
 
 def test_the_seed_changes_items(augmented, pairs) -> None:

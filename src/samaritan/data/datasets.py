@@ -24,7 +24,6 @@ from samaritan.data.sampling import Draw
 from samaritan.errors import ConfigError
 from samaritan.geometry import Grid
 from samaritan.transforms import SlicePreprocess
-from samaritan.volume import Volume
 
 Array = npt.NDArray[Any]
 Item = dict[str, Tensor]
@@ -71,7 +70,12 @@ class _Pictures(Dataset[Item]):
             workers=workers,
             progress=progress,
         )
+        self.epoch = 0
         self._kept = list(range(len(manifest)))
+
+    def set_epoch(self, epoch: int) -> None:
+        """Say how often the data were gone through; for plain indices, `Draw`s bring their own."""
+        self.epoch = epoch
 
     def __len__(self) -> int:
         return len(self._kept)
@@ -82,7 +86,7 @@ class _Pictures(Dataset[Item]):
         return tuple(self.manifest.cases[i] for i in self._kept)
 
     def _example(self, key: int | Draw) -> tuple[Draw, Example]:
-        draw = key if isinstance(key, Draw) else Draw(int(key), 0, int(key))
+        draw = key if isinstance(key, Draw) else Draw(int(key), self.epoch, int(key))
         if not 0 <= draw.item < len(self):
             raise IndexError(draw.item)
         return draw, self.examples[self._kept[draw.item]]
@@ -94,16 +98,26 @@ class _Pictures(Dataset[Item]):
 
     def _input(self, pixels: Array, planes: Array) -> tuple[Tensor, Array]:
         """Give the model's input, and the planes on the same pixels."""
-        shape = self.chain.content_size(Grid.pixels(pixels.shape[:2]))
-        if shape != pixels.shape[:2]:  # a turned picture may fill the input otherwise
-            pixels, planes = resize_pixels(pixels, shape), _nearest(planes, shape)
-        grid = Grid.pixels(shape)
-        array = pixels[:, :, None, :] if pixels.shape[2] > 1 else pixels
-        frame = self.chain.frame(Volume(array, grid), (2, 0), {"low": 0.0, "high": 255.0})
-        top, left = (-round(float(v)) for v in grid.mm_to_index(frame.grid.origin_mm)[:2])
-        padded = np.zeros((len(planes), *frame.grid.shape[:2]), planes.dtype)
-        padded[:, top : top + shape[0], left : left + shape[1]] = planes
-        return frame.tensor[0], padded
+        rows, columns = pixels.shape[:2]
+        if (rows, columns) != self._fitting(
+            rows, columns
+        ):  # turned, it may fill the input otherwise
+            rows, columns = self._fitting(rows, columns)
+            pixels = resize_pixels(pixels, (rows, columns), self.chain)
+            planes = _nearest(planes, (rows, columns))
+        padded = np.zeros((len(planes), *self.chain.size), planes.dtype)
+        top, left = self.chain.offset(rows, columns)
+        padded[:, top : top + rows, left : left + columns] = planes
+        return self.chain.tensor(pixels)[0], padded
+
+    def _fitting(self, rows: int, columns: int) -> tuple[int, int]:
+        """Say how large a packed picture must be to fill the input."""
+        size = self.chain.size
+        if (rows == size[0] and columns <= size[1]) or (columns == size[1] and rows <= size[0]):
+            if self.chain.resize == "longest":
+                return rows, columns
+            return size
+        return self.chain.content_size(Grid.pixels((rows, columns)))
 
 
 class SliceDataset(_Pictures):

@@ -146,7 +146,7 @@ def make_example(
     pixels = _colors(to_bytes(image.array[:, :, 0], low, high))
     shape = chain.content_size(image.grid)
     planes, saved = resize_planes(planes, shape, drawn)
-    return Example(resize_pixels(pixels, shape), planes, drawn), saved
+    return Example(resize_pixels(pixels, shape, chain), planes, drawn), saved
 
 
 def _ends(
@@ -172,14 +172,14 @@ def _colors(pixels: Array) -> Array:
     return np.ascontiguousarray(kept[:, :, :1] if grey else kept)
 
 
-def resize_pixels(pixels: Array, shape: tuple[int, int]) -> Array:
-    """Resize (rows, columns, 1 or 3) of 8 bits as `SlicePreprocess` does."""
+def resize_pixels(pixels: Array, shape: tuple[int, int], chain: SlicePreprocess) -> Array:
+    """Resize (rows, columns, 1 or 3) of 8 bits as the chain does."""
     from PIL import Image
 
     if pixels.shape[:2] == shape:
         return pixels
     picture = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
-    resized = picture.resize((shape[1], shape[0]), Image.Resampling.BILINEAR)
+    resized = picture.resize((shape[1], shape[0]), Image.Resampling[chain.interpolation.upper()])
     return np.array(resized).reshape(*shape, pixels.shape[2])
 
 
