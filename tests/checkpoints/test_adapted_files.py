@@ -256,6 +256,17 @@ def test_sam_starts_sam_med2d_with_fresh_adapters(adapted, make):
     assert any("know nothing of the adapters" in note for note in report.notes)
 
 
+def test_plain_weights_open_as_an_adapted_model(make, tmp_path):
+    torch.save(make("sam_tiny", 1).state_dict(), tmp_path / "sam.pth")
+    options = {"method": "lora", "rank": 2, "num_classes": 6, "image_size": 96}
+    model, header = load_model(tmp_path / "sam.pth", **options)
+    assert header.adapters == describe(model)
+    assert {placed.adapter.rank for placed in adapters_of(model)} == {2}
+    assert (model.config.classes, model.config.image_size) == (True, (96, 96))
+    assert not model.image_encoder.pos_embed.requires_grad
+    assert all(not tensor.is_meta for tensor in model.state_dict().values())
+
+
 def test_layouts_are_refused_to_other_models(adapted, tmp_path):
     model = adapted("samed_tiny")
     insert(model, "image_encoder.blocks.*.mlp", "bottleneck")

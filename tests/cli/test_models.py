@@ -10,7 +10,8 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from samaritan.checkpoints import load_model
+import samaritan
+from samaritan.checkpoints import load_model, save_official
 from samaritan.checkpoints.downloading import Downloaded
 from samaritan.cli.models import app
 from samaritan.errors import ConfigError, CorruptFile, DownloadError, UnsafeFile
@@ -146,3 +147,28 @@ def test_the_commands_are_listed_without_loading_torch():
     code = "import sys, samaritan.cli.models; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_a_lora_file_and_its_base_become_one_file(tmp_path):
+    model = samaritan.create_model("samed_tiny", num_classes=2)
+    torch.nn.init.ones_(model.image_encoder.pos_embed)
+    lora = save_official(model, tmp_path / "lora.pth")
+    state = {k: v for k, v in model.state_dict().items() if ".adapters." not in k}
+    torch.save(state, tmp_path / "base.pth")
+    text = run("check", lora).stdout
+    assert "SAMed LoRA file" in text
+    assert "It can be used, together with the weights of the plain model (base)." in text
+    assert json.loads(run("check", lora, "--json").stdout)["needs_base"]
+    out = tmp_path / "out.safetensors"
+    assert "base=" in str(run("convert", lora, out).exception)
+    assert not out.exists()
+    assert run("convert", lora, out, "--base", tmp_path / "base.pth").exit_code == 0
+    again, header = load_model(out)
+    assert all(torch.equal(v, again.state_dict()[k]) for k, v in model.state_dict().items())
+    assert header.preprocess["window"] == [-125.0, 275.0]
+
+
+def test_show_counts_what_learns():
+    text = run("show", "samed_vit_b").stdout
+    assert "4,913,621" in text
+    assert "lora beside 12 modules" in text
