@@ -30,7 +30,7 @@ def samed_loss(
 
     Args:
         logits: of each class, at the decoder's own resolution.
-        labels: class of each pixel, 0 to k - 1.
+        labels: class of each pixel, 0 to k - 1, or -100 where nobody decided.
         dice_weight: part of the Dice term.
 
     Returns:
@@ -49,11 +49,12 @@ def multiclass_dice_loss(
 
     Args:
         logits: of each class; probabilities are their softmax, squared in the denominator.
-        labels: class of each pixel.
+        labels: class of each pixel; below 0 where nobody decided, which counts for nothing.
         smooth: added above and below.
     """
-    probs = logits.float().softmax(dim=1)
-    target = F.one_hot(labels.long(), logits.shape[1]).movedim(-1, 1).to(probs.dtype)
+    known = (labels >= 0)[:, None]
+    probs = logits.float().softmax(dim=1) * known
+    target = F.one_hot(labels.long().clamp(min=0), logits.shape[1]).movedim(-1, 1) * known
     axes = (0, *range(2, probs.ndim))
     both = (probs * target).sum(dim=axes)
     whole = probs.square().sum(dim=axes) + target.sum(dim=axes)

@@ -45,7 +45,7 @@ def test_a_file_changes_a_recipe_and_settings_change_the_file(tmp_path) -> None:
     ("setting", "read"),
     [
         ("optim.lr=1e-4", lambda r: r.optim.lr == 1e-4),
-        ("data.augment=false", lambda r: r.data.augment is False),
+        ("prompts.multimask=false", lambda r: r.prompts.multimask is False),
         ("schedule.milestones=[5, 10]", lambda r: r.schedule.milestones == (5, 10)),
         ("model.init=null", lambda r: r.model.init is None),
         ("optim.groups=[{match: '**.bias', lr: 2}]", lambda r: r.optim.groups[0].lr == 2.0),
@@ -84,6 +84,7 @@ def test_everything_wrong_is_told_at_once() -> None:
         ("sam_med2d", "model.num_classes=3", "has no classes"),
         ("samed", "loss={cross_entropy: 0, dice: 0}", "nothing would be learned"),
         ("samed", "schedule.kind=multistep", "milestones"),
+        ("samed", "data.augment=sideways", "data.augment"),
     ],
 )
 def test_settings_that_do_not_fit_together_are_refused(base, setting, match) -> None:

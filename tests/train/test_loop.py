@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from train.toys import interactive, multiclass, trainer_of, work_of
 
-from samaritan.checkpoints import load_model
+from samaritan.checkpoints import load_model, save_weights
 from samaritan.errors import ConfigError, FileError
 from samaritan.recipes import Recipe, load
 from samaritan.train import RunFolder, Trainer
@@ -134,6 +134,19 @@ def test_a_run_folder_holds_everything(tmp_path) -> None:
         assert torch.equal(a, b)
     kinds = [line["kind"] for line in read_log(tmp_path / "run/log.jsonl")]
     assert kinds == ["train"] * 3 + ["validation"] + ["train"] * 3 + ["validation"]
+
+
+def test_an_adapted_model_also_leaves_what_learned_alone(tmp_path) -> None:
+    recipe = interactive("run.epochs=1", "validation.clicks=1")
+    trainer = trainer_of(recipe, tmp_path / "run")
+    torch.nn.init.normal_(trainer.model.image_encoder.pos_embed)  # as of weights that were trained
+    save_weights(trainer.model, tmp_path / "start.safetensors")
+    trainer.run()
+    whole, part = tmp_path / "run/last.safetensors", tmp_path / "run/last.adapted.safetensors"
+    assert part.stat().st_size < whole.stat().st_size
+    model, _ = load_model(part, base=tmp_path / "start.safetensors")
+    for name, value in trainer.model.state_dict().items():
+        assert torch.equal(model.state_dict()[name], value), name
 
 
 def test_validation_repeats_and_leaves_training_alone(tmp_path) -> None:

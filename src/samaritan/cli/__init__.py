@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import typer
 
-from samaritan.cli import doctor, evaluate, info, models, phantom, prepare, segment
+from samaritan.cli import doctor, evaluate, info, models, phantom, prepare, segment, train
 
 app = typer.Typer(
     name="samaritan",
@@ -19,6 +19,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("segment")(segment.segment)
+app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("info")(info.info)
 app.command("doctor")(doctor.doctor)

@@ -28,7 +28,7 @@ _ONLY_INTERACTIVE = (
     "batch_losses",
     "exclusive_box_corners",
 )
-_ONLY_MULTICLASS = ("corner_aligned_labels",)
+_ONLY_MULTICLASS = ("corner_aligned_labels", "nearest_rotation")
 
 
 class Recipe(Section):
@@ -68,5 +68,7 @@ class Recipe(Section):
         for name in _ONLY_MULTICLASS if interactive else _ONLY_INTERACTIVE:
             if getattr(self.compat, name):
                 yield f"compat.{name} changes nothing in task {self.task}: set it to false"
+        if self.compat.nearest_rotation and self.data.augment != "samed":
+            yield "compat.nearest_rotation is for data.augment samed"
         if self.schedule.kind == "multistep" and not self.schedule.milestones:
             yield "schedule.milestones is empty: a multistep schedule needs epochs"

@@ -37,6 +37,8 @@ class Model(Section):
     """A model of `samaritan models list`."""
     init: str | None = None
     """Weights to begin with: a file, or the name of published weights; none: random."""
+    init_extra_classes: Literal["samed_compat", "fresh", "copy"] | None = None
+    """Where mask tokens come from that the weights do not have; none: as SAMed does."""
     num_classes: PositiveInt | None = None
     """Classes without background, for task multiclass; none: as many as the data name."""
     image_size: PositiveInt | None = None
@@ -54,8 +56,20 @@ class Data(Section):
     """Images in a batch of one process."""
     objects_per_image: PositiveInt = 5
     """Objects drawn for each image, with replacement; task interactive."""
-    augment: bool = True
-    """Turn, flip and distort training images."""
+    objects: Literal["labels", "components", "both"] = "labels"
+    """What counts as an object of a label map; task interactive."""
+    min_size: PositiveInt = 10
+    """Pixels of the input that an object needs; task interactive."""
+    augment: Literal["none", "samed", "geometry", "heavy"] = "geometry"
+    """Turns and flips as SAMed; those and warps; or intensities as well."""
+    chain: Literal["sam", "samed", "sam_med2d"] = "sam"
+    """How an image becomes the input: as published for this system."""
+    window: tuple[float, float] | None = None
+    """Intensities that become black and white; none: 8 bits as they are, others by percentiles."""
+    weights: dict[str, NonNegativeFloat] = {}
+    """Share of each data set in an epoch; none: every image once."""
+    per_epoch: PositiveInt | None = None
+    """Images in an epoch; none: as many as there are."""
     train: str = "train"
     """The part of the manifest to learn from."""
     validate_on: str = "val"
@@ -201,5 +215,7 @@ class Compat(Section):
     """SAM-Med2D: a box's second corner lies one past the object, not on its last pixel."""
     corner_aligned_labels: bool = False
     """SAMed: labels are sampled up to 1.5 pixels beside the logits that they are compared with."""
+    nearest_rotation: bool = False
+    """SAMed: images are rotated by nearest neighbour, which roughens them."""
     decay_everything: bool = False
     """SAMed: weight decay also shrinks norms, biases and embeddings."""

@@ -52,6 +52,15 @@ class RunFolder:
                 f"{self.path} exists and is not an empty folder. Choose another --output"
             )
 
+    def check_there(self) -> None:
+        """See that there is a run to go on with.
+
+        Raises:
+            FileError: if there is none.
+        """
+        if not (self.recipe.is_file() and self.data.is_file()):
+            raise FileError(f"{self.path} holds no run to go on with. Start it without --resume")
+
     def create(
         self, recipe: Recipe, environment: Mapping[str, Any], data: Mapping[str, Any]
     ) -> None:

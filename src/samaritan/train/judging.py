@@ -61,6 +61,9 @@ def interactive_judge(prompts: Prompts, clicks: int) -> Judge:
             scores[f"dice_{click}"] = mask_dice(now, masks)
             points, labels = simulate.error_points(now, masks, 1, draws, at_core=True)
             previous = mask_prompt(answer, prompts)
+        if "valid" in batch:
+            filling = ~batch["valid"].flatten()
+            scores = {name: v.masked_fill(filling, torch.nan) for name, v in scores.items()}
         scores["dice"] = torch.stack(list(scores.values())).mean(dim=0)
         return scores, best.reshape(*shape, *best.shape[1:])
 

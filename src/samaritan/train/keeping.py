@@ -13,6 +13,7 @@ from typing import Any
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from samaritan.adapt.inject import adapters_of
 from samaritan.checkpoints.saving import save_weights
 from samaritan.errors import FileError
 from samaritan.io.files import replacing
@@ -144,13 +145,16 @@ def keep_frozen(live: Live) -> None:
 
 
 def export(live: Live, path: Path) -> None:
-    """Write the weights as a model that can be used."""
+    """Write the weights as a model that can be used; what learned alone beside it, if it is adapted."""
     recipe = live.recipe
+    told: dict[str, Any] = {
+        "preprocess": live.work.preprocess,
+        "provenance": {"recipe": recipe.name, "iteration": live.progress.iteration},
+        "extra": {**live.work.extra, "recipe": dump(recipe)},
+    }
     with live.shown():
-        save_weights(
-            live.model,
-            path,
-            preprocess=live.work.preprocess,
-            provenance={"recipe": recipe.name, "iteration": live.progress.iteration},
-            extra={**live.work.extra, "recipe": dump(recipe)},
-        )
+        save_weights(live.model, path, **told)
+        if adapters_of(live.model):
+            save_weights(
+                live.model, path.with_suffix(".adapted.safetensors"), only="trainable", **told
+            )

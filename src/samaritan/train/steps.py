@@ -18,7 +18,10 @@ from samaritan.models.sam import Sam
 from samaritan.recipes.sections import Compat, Loss
 
 Batch = Mapping[str, Tensor]
-"""Tensors by name, batch first: "image" (b c *size), and "label" (b *size) or "masks" (b k *size)."""
+"""Tensors by name, batch first: "image" (b c *size), and "label" (b *size) or "masks" (b k *size).
+
+"low_res_label" spares the work of shrinking labels; "valid" (b k) is false for masks that only fill up.
+"""
 
 
 class StepLoss(NamedTuple):
@@ -39,8 +42,10 @@ def multiclass_step(loss: Loss, compat: Compat) -> Step:
 
     def step(model: Sam, batch: Batch, generator: torch.Generator) -> Iterator[StepLoss]:
         logits = class_logits(model, batch["image"])
-        shrink = corner_aligned if compat.corner_aligned_labels else pixel_aligned
-        labels = shrink(batch["label"], tuple(logits.shape[2:]))
+        labels = batch.get("low_res_label")
+        if labels is None or labels.shape[1:] != logits.shape[2:]:
+            shrink = corner_aligned if compat.corner_aligned_labels else pixel_aligned
+            labels = shrink(batch["label"], tuple(logits.shape[2:]))
         parts = samed_loss(logits, labels)
         total = loss.cross_entropy * parts["ce"] + loss.dice * parts["dice"]
         logs = {"ce": parts["ce"], "dice_loss": parts["dice"]}
@@ -88,7 +93,10 @@ def corner_aligned(labels: Tensor, size: tuple[int, ...]) -> Tensor:
 def class_dice(predicted: Tensor, reference: Tensor, classes: int) -> Tensor:
     """Dice of each class but the background (b, classes - 1); NaN where neither has any."""
     axes = tuple(range(1, predicted.ndim))
-    found = [_dice((predicted == value), (reference == value), axes) for value in range(1, classes)]
+    known = reference >= 0
+    found = [
+        _dice((predicted == value) & known, reference == value, axes) for value in range(1, classes)
+    ]
     return torch.stack(found, dim=1)
 
 

@@ -1,0 +1,214 @@
+"""`samaritan train`: fine-tune a model as a recipe says."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from samaritan.data import Manifest
+    from samaritan.recipes import Recipe
+    from samaritan.train import Seen
+
+_RECIPE = "What to do"
+_RUN = "How to run"
+
+
+def train(
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            "--recipe",
+            "-r",
+            help="samed, samed_s, sam_med2d, ft_sam, toy_2d.",
+            rich_help_panel=_RECIPE,
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data", "-d", help="A manifest, or a data set of `prepare`.", rich_help_panel=_RECIPE
+        ),
+    ] = None,
+    init: Annotated[
+        str | None,
+        typer.Option(help="Weights to begin with: a file or a name.", rich_help_panel=_RECIPE),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", "-c", help="YAML with what differs.", rich_help_panel=_RECIPE),
+    ] = None,
+    setting: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            "-s",
+            help="One field: optim.lr=1e-4. Again and again.",
+            rich_help_panel=_RECIPE,
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="Folder of the run; runs/RECIPE.", rich_help_panel=_RUN
+        ),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run there.", rich_help_panel=_RUN)
+    ] = False,
+    print_config: Annotated[
+        bool,
+        typer.Option(
+            "--print-config", help="Print the whole recipe and stop.", rich_help_panel=_RUN
+        ),
+    ] = False,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, cuda:1.", rich_help_panel=_RUN)
+    ] = None,
+    workers: Annotated[
+        int, typer.Option(help="Processes that load images.", min=0, rich_help_panel=_RUN)
+    ] = 0,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the summary as JSON.", rich_help_panel=_RUN)
+    ] = False,
+) -> None:
+    """Fine-tune a model on your data; an interrupted run goes on exactly with --resume.
+
+    The folder of the run holds the recipe, the log, curves, sample pictures, and best.safetensors, which
+    `segment` and `predict` take as --model.
+    """
+    from samaritan.errors import ConfigError
+
+    chosen = _recipe(recipe, config, setting or [], init, output if resume else None)
+    if print_config:
+        from samaritan.recipes import dump
+
+        typer.echo(dump(chosen), nl=False)
+        return
+    if data is None:
+        raise ConfigError(
+            "no data: give --data with a manifest or a data set; see `samaritan prepare`"
+        )
+    folder = output or Path("runs") / chosen.name
+    result = _run(chosen, _manifest(data), folder, resume=resume, device=device, workers=workers)
+    if as_json:
+        told = {k: None if math.isnan(v) else v for k, v in result.items()}
+        typer.echo(json.dumps({"run": str(folder), **told}))
+        return
+    typer.echo(f"iterations: {result['iterations']:.0f}")
+    if not math.isnan(result["best"]):
+        typer.echo(f"held-out Dice: best {result['best']:.4f}, last {result['last']:.4f}")
+    typer.echo(f"written: {folder}")
+
+
+def _recipe(
+    name: str | None, config: Path | None, settings: list[str], init: str | None, run: Path | None
+) -> Recipe:
+    """Resolve the recipe; a run that goes on has its own."""
+    from samaritan.errors import ConfigError
+    from samaritan.recipes import recipe_names, resolve
+
+    changes = {} if init is None else {"model.init": init}
+    if run is not None:
+        from samaritan.train import RunFolder
+
+        RunFolder(run).check_there()
+        if name is None and config is None:
+            return resolve(file=run / "recipe.yaml", settings=settings, changes=changes)
+    if name is None and config is None:
+        raise ConfigError(
+            f"no recipe: give --recipe ({', '.join(recipe_names())}) or --config with a YAML file"
+        )
+    return resolve(name, file=config, settings=settings, changes=changes)
+
+
+def _manifest(path: Path) -> Manifest:
+    from samaritan.data import load_manifest
+
+    return load_manifest(path)
+
+
+def _run(chosen: Recipe, manifest: Manifest, folder: Path, **options: Any) -> dict[str, float]:
+    from samaritan.errors import TrainingError
+    from samaritan.train.runs import train as run
+
+    try:
+        with _shown() as (loaded, report):
+            return run(
+                chosen,
+                manifest,
+                folder,
+                environment=_environment(),
+                loaded=loaded,
+                report=report,
+                **options,
+            )
+    except KeyboardInterrupt as stop:
+        raise TrainingError(
+            f"stopped. Go on with: samaritan train --resume --output {folder} --data DATA"
+        ) from stop
+
+
+def _environment() -> dict[str, Any]:
+    from samaritan.environment import examine
+
+    return examine().to_dict()
+
+
+@contextlib.contextmanager
+def _shown() -> Iterator[tuple[Callable[[int, int], None], Callable[[Seen], None]]]:
+    """Show how far reading and training are: loss, Dice, images per second, time left."""
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        SpinnerColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    from samaritan.cli.console import errors
+
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[told]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=errors, transient=True) as progress:
+        reading = progress.add_task("reading images", total=None, told="")
+        training = progress.add_task("training", total=None, told="", visible=False)
+
+        def loaded(done: int, total: int) -> None:
+            progress.update(reading, completed=done, total=total)
+
+        def report(seen: Seen) -> None:
+            progress.update(reading, visible=False)
+            progress.update(
+                training,
+                completed=seen.iteration,
+                total=seen.iterations,
+                told=_told(seen),
+                visible=True,
+            )
+
+        yield loaded, report
+
+
+def _told(seen: Seen) -> str:
+    words = [f"epoch {seen.epoch + 1}"]
+    if seen.loss is not None:
+        words.append(f"loss {seen.loss:.4f}")
+    if seen.dice is not None:
+        words.append(f"Dice {seen.dice:.3f}")
+    if seen.held_out is not None:
+        words.append(f"held out {seen.held_out:.3f}")
+    return ", ".join([*words, f"{seen.per_second:.1f} images/s"])

@@ -1,0 +1,282 @@
+"""From a recipe and data to a run: the model, the data sets and how they are judged."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from samaritan.assembly import create_model, get_blueprint
+from samaritan.checkpoints.chains import sam_med2d_chain, samed_chain
+from samaritan.checkpoints.loading import load_weights
+from samaritan.data import Manifest
+from samaritan.data.augment import Geometry, SamedAugment, heavy
+from samaritan.data.datasets import Augmentation, ObjectDataset, SliceDataset
+from samaritan.data.sampling import Draw, DrawSampler
+from samaritan.errors import ConfigError
+from samaritan.models.config import SamConfig
+from samaritan.models.sam import Sam
+from samaritan.recipes import Recipe
+from samaritan.train.folder import RunFolder
+from samaritan.train.interactive import interactive_step
+from samaritan.train.judging import interactive_judge, multiclass_judge
+from samaritan.train.keeping import Work
+from samaritan.train.loop import Seen, Trainer
+from samaritan.train.machine import Machine
+from samaritan.train.steps import multiclass_step
+from samaritan.transforms import Prompting, SlicePreprocess, default_preprocess
+
+logger = logging.getLogger(__name__)
+
+Loaded = Callable[[int, int], None]
+
+
+def train(
+    recipe: Recipe,
+    manifest: Manifest,
+    output: str | Path,
+    *,
+    resume: bool = False,
+    device: str | None = None,
+    workers: int = 0,
+    environment: Mapping[str, Any] | None = None,
+    loaded: Loaded = lambda done, total: None,
+    report: Callable[[Seen], None] | None = None,
+) -> dict[str, float]:
+    """Train as a recipe says, on the pictures of a manifest, into a folder of its own.
+
+    Everything is looked at before the folder is made. With `resume` the run in that folder goes on from
+    its last checkpoint, and gives what it would have given without the interruption.
+
+    Args:
+        recipe: what to do.
+        manifest: of pictures with labels.
+        output: the folder.
+        resume: go on with the run that is there.
+        device: such as "cpu" or "cuda:1"; None: the GPU if there is one.
+        workers: processes that load images.
+        environment: what the machine is like, to be kept in the folder.
+        loaded: called with (images done, images in all) while they are decoded.
+        report: called with what happens.
+
+    Returns:
+        "iterations", and "best" and "last" held-out Dice.
+
+    Raises:
+        ConfigError: if recipe, data and folder do not fit together.
+        FileError: if a file cannot be read or written.
+        TrainingError: if training cannot go on.
+    """
+    folder = RunFolder(Path(output).expanduser())
+    machine = Machine(recipe.run.precision, device)
+    if resume:
+        folder.check_there()
+    elif machine.leads:
+        folder.check_free()
+    machine.wait()
+    recipe, work = prepare(recipe, manifest, from_init=not resume, loaded=loaded)
+    facts = facts_of(manifest)
+    if resume:
+        folder.check_same(recipe, facts)
+    elif machine.leads:
+        folder.create(recipe, environment or {}, facts)
+    machine.wait()
+    trainer = Trainer(recipe, work, folder, machine, workers=workers, report=report)
+    return trainer.run(resume=resume)
+
+
+def prepare(
+    recipe: Recipe, manifest: Manifest, *, from_init: bool = True, loaded: Loaded = lambda *_: None
+) -> tuple[Recipe, Work]:
+    """Build everything that a run needs; also give the recipe with what the data decided.
+
+    Raises:
+        ConfigError: if recipe and data do not fit together.
+    """
+    learned, held_out = parts(recipe, manifest)
+    chain = chain_of(recipe, get_blueprint(recipe.model.name, **_options(recipe)).config)
+    if recipe.task == "interactive":
+        return recipe, _interactive(recipe, chain, learned, held_out, from_init, loaded)
+    classes = recipe.model.num_classes
+    augment = augmentation(recipe)
+    shared: dict[str, Any] = {
+        "corner_aligned": recipe.compat.corner_aligned_labels,
+        "progress": loaded,
+    }
+    train_set = SliceDataset(
+        learned, chain, num_classes=classes, augment=augment, seed=recipe.run.seed, **shared
+    )
+    classes = train_set.num_classes
+    recipe = recipe.model_copy(
+        update={"model": recipe.model.model_copy(update={"num_classes": classes})}
+    )
+    validation = SliceDataset(held_out, chain, num_classes=classes, **shared) if held_out else None
+    names = dict(learned.names)
+    work = Work(
+        build_model(recipe, from_init),
+        multiclass_step(recipe.loss, recipe.compat),
+        Turns(train_set, recipe),
+        multiclass_judge(names),
+        validation,
+        chain.to_dict(),
+        {"labels": {str(value): name for value, name in names.items()}},
+    )
+    return recipe, work
+
+
+def _interactive(
+    recipe: Recipe,
+    chain: SlicePreprocess,
+    learned: Manifest,
+    held_out: Manifest | None,
+    from_init: bool,
+    loaded: Loaded,
+) -> Work:
+    data = recipe.data
+    shared: dict[str, Any] = {
+        "count": data.objects_per_image,
+        "objects": data.objects,
+        "min_size": data.min_size,
+        "progress": loaded,
+    }
+    train_set = ObjectDataset(
+        learned, chain, augment=augmentation(recipe), seed=recipe.run.seed, **shared
+    )
+    validation = None
+    if held_out:
+        validation = ObjectDataset(held_out, chain, replacement=False, **shared)
+    for name, found in (("training", train_set), ("validation", validation)):
+        if found is not None and found.skipped:
+            logger.warning("%d images for %s hold no object and are left out", found.skipped, name)
+    return Work(
+        build_model(recipe, from_init),
+        interactive_step(recipe.prompts, recipe.loss, recipe.compat),
+        Turns(train_set, recipe),
+        interactive_judge(recipe.prompts, recipe.validation.clicks),
+        validation,
+        chain.to_dict(),
+    )
+
+
+class Turns:
+    """The turns of an epoch: which picture comes, and how it is augmented, by epoch and turn alone."""
+
+    def __init__(self, examples: SliceDataset | ObjectDataset, recipe: Recipe) -> None:
+        self.examples = examples
+        self.sampler = DrawSampler(
+            examples.cases,
+            weights=recipe.data.weights or None,
+            length=recipe.data.per_epoch,
+            seed=recipe.run.seed,
+        )
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Go to an epoch."""
+        self.epoch, self.order = epoch, self.sampler.order(epoch)
+
+    def __len__(self) -> int:
+        return self.sampler.length
+
+    def __getitem__(self, turn: int) -> dict[str, Tensor]:
+        return self.examples[Draw(int(self.order[turn]), self.epoch, turn)]
+
+
+def build_model(recipe: Recipe, from_init: bool = True) -> Sam:
+    """Build the model of a recipe, random as its seed says, with the weights it begins with."""
+    wanted = recipe.model
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.run.seed)
+        model = create_model(
+            wanted.name, num_classes=wanted.num_classes, method=wanted.method, **_options(recipe)
+        )
+    if wanted.init is not None and from_init:
+        report = load_weights(model, wanted.init, init_extra_classes=wanted.init_extra_classes)
+        logger.info("%s", report)
+    return model
+
+
+def chain_of(recipe: Recipe, config: SamConfig) -> SlicePreprocess:
+    """The way from an image to the input: one object for training, validation and the checkpoint.
+
+    Raises:
+        ConfigError: if the model is not for pictures.
+    """
+    if config.ndim != 2:
+        raise ConfigError(f"{config.name!r} is a 3D model; recipes here train 2D models")
+    if recipe.data.chain == "samed":
+        chain = samed_chain(config)
+    elif recipe.data.chain == "sam_med2d":
+        chain = sam_med2d_chain(config)
+    else:
+        made = default_preprocess(2, config.image_size, config.in_channels)
+        assert isinstance(made, SlicePreprocess)
+        chain = made
+    chain = replace(chain, window=recipe.data.window)
+    if recipe.task != "interactive":
+        return chain
+    prompts = recipe.prompts
+    prompting = Prompting(
+        multimask="always" if prompts.multimask else "never", mask_values=prompts.mask_values
+    )
+    return replace(chain, prompting=prompting)
+
+
+def augmentation(recipe: Recipe) -> Augmentation | None:
+    """The augmentation of a recipe."""
+    kind = recipe.data.augment
+    if kind == "samed":
+        return SamedAugment(image="nearest" if recipe.compat.nearest_rotation else "linear")
+    made: dict[str, Callable[[], Augmentation]] = {"geometry": Geometry, "heavy": heavy}
+    return made[kind]() if kind in made else None
+
+
+def parts(recipe: Recipe, manifest: Manifest) -> tuple[Manifest, Manifest | None]:
+    """What to learn from and what to hold out, by patient.
+
+    Raises:
+        ConfigError: if a patient is in several parts, or there is nothing to learn from.
+    """
+    leaks = manifest.leaks()
+    if leaks:
+        told = "; ".join(f"{who} of {group!r} in {found}" for (group, who), found in leaks.items())
+        raise ConfigError(
+            f"patients are in several parts of the data: {told[:600]}. Mend the manifest"
+        )
+    data = recipe.data
+    if not any(case.split for case in manifest):
+        shares = {data.train: 1 - data.val_fraction, data.validate_on: data.val_fraction}
+        manifest = manifest.split(shares, seed=recipe.run.seed)
+    found = manifest.splits()
+    if not found.get(data.train):
+        raise ConfigError(
+            f"no case is in part {data.train!r}: there are {dict(found)}. Set data.train, or prepare a "
+            "manifest with --split train=0.8,val=0.2"
+        )
+    held_out = manifest.select(split=data.validate_on) if found.get(data.validate_on) else None
+    if held_out is None:
+        logger.warning("no case is in part %r: nothing is validated on", data.validate_on)
+    return manifest.select(split=data.train), held_out
+
+
+def facts_of(manifest: Manifest) -> dict[str, Any]:
+    """What identifies the data of a run."""
+    return {
+        "root": str(manifest.root),
+        "cases": len(manifest),
+        "patients": len(manifest.patients()),
+        "parts": {str(name): count for name, count in manifest.splits().items()},
+        "groups": {name: dict(group.labels) for name, group in manifest.groups.items()},
+        "fingerprint": manifest.fingerprint(),
+    }
+
+
+def _options(recipe: Recipe) -> dict[str, Any]:
+    wanted = recipe.model
+    size = {} if wanted.image_size is None else {"image_size": wanted.image_size}
+    return {**size, **wanted.options}
