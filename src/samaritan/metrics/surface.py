@@ -16,7 +16,7 @@ from samaritan.errors import ConfigError, GeometryError
 from samaritan.metrics import surfels
 from samaritan.metrics.overlap import Array, Mask, as_masks
 
-DENSE = 0.1
+DENSE = 0.5
 """If more than this part of the voxels is surface, distances come from a transform of all voxels."""
 
 Spacing = float | Sequence[float]
@@ -149,7 +149,8 @@ def surfel_distances(prediction: Array, reference: Array, *, spacing_mm: Spacing
     one, two, spacing = _cropped(prediction, reference, spacing_mm)
     sizes = surfels.measures(spacing)
     codes_one, codes_two = (surfels.codes(np.pad(mask, 1)) for mask in (one, two))
-    pieces_one, pieces_two = sizes[codes_one] > 0, sizes[codes_two] > 0
+    whole = len(sizes) - 1  # all neighbours inside; 0 is none
+    pieces_one, pieces_two = ((c != 0) & (c != whole) for c in (codes_one, codes_two))
     return Distances(
         _nearest(pieces_one, pieces_two, spacing),
         _nearest(pieces_two, pieces_one, spacing),
