@@ -63,7 +63,13 @@ class Objects(Slices):
 def multiclass(*settings: str) -> Recipe:
     return resolve(
         "toy_2d",
-        settings=["data.batch_size=2", "run.log_every=1", "validation.pictures=0", *settings],
+        settings=[
+            "data.batch_size=2",
+            "run.log_every=1",
+            "validation.pictures=0",
+            "validation.every=1",
+            *settings,
+        ],
     )
 
 
@@ -111,6 +117,7 @@ def main() -> None:
     recipe = (multiclass if task == "multiclass" else interactive)(*settings)
     trainer = trainer_of(recipe, Path(path), resume=resume == "resume", n=8)
     trainer.run(resume=resume == "resume")
+    trainer.machine.close()
 
 
 if __name__ == "__main__":

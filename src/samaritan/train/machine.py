@@ -100,6 +100,12 @@ class Machine:
         """Wait for the other processes."""
         self.accelerator.wait_for_everyone()
 
+    def close(self) -> None:
+        """Part from the other processes; without it, threads of gloo may outlive the interpreter."""
+        if self.world > 1 and torch.distributed.is_initialized():
+            torch.distributed.barrier()
+            torch.distributed.destroy_process_group()
+
 
 @contextlib.contextmanager
 def saving_memory(model: nn.Module, wanted: bool = True) -> Iterator[None]:

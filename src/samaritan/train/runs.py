@@ -87,7 +87,9 @@ def train(
         folder.create(recipe, environment or {}, facts)
     machine.wait()
     trainer = Trainer(recipe, work, folder, machine, workers=workers, report=report)
-    return trainer.run(resume=resume)
+    done = trainer.run(resume=resume)
+    machine.close()
+    return done
 
 
 def prepare(
