@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from cli.run import samaritan
 from PIL import Image
 
 pytest.importorskip("accelerate")
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Models as small as these are slower with more, most of all beside other work."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
 
 SMALL = ["--set", "model.image_size=32", "--set", "data.batch_size=4", "--set", "data.augment=none",
          "--set", "validation.pictures=1", "--device", "cpu"]  # fmt: skip
@@ -97,7 +109,7 @@ def test_the_configuration_is_printed_and_can_be_used_again(capsys, tmp_path) ->
         (["-r", "toy_2d", "-d", "nowhere"], "does not exist"),
         (["-r", "toy_2d", "-d", "DATA", "--set", "run.epoch=1", "--set", "optim.lr=x"], "2 problems"),
         (["-r", "toy_2d", "-d", "DATA", "--set", "model.num_classes=1"], "holds label 2"),
-        (["-r", "toy_2d", "-d", "DATA", "--set", "model.name=sam3d_tiny"], "3D"),
+        (["-r", "toy_2d", "-d", "DATA", "--set", "model.name=sam3d_tiny"], "3 axes"),
         (["-r", "toy_2d", "-d", "DATA", "--init", "missing.pth"], "missing.pth"),
         (["-r", "toy_2d", "-d", "DATA", "--resume"], "no run to go on with"),
         (["-r", "sam_med2d", "-d", "DATA", "--set", "data.min_size=9999"], "9999"),

@@ -80,8 +80,7 @@ def train(
 ) -> None:
     """Fine-tune a model on your data; an interrupted run goes on exactly with --resume.
 
-    The folder of the run holds the recipe, the log, curves, sample pictures, and best.safetensors, which
-    `segment` and `predict` take as --model.
+    The folder of the run holds the recipe, the log, curves, sample pictures, and best.safetensors: a model.
     """
     from samaritan.errors import ConfigError
 

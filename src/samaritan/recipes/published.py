@@ -62,12 +62,18 @@ FT_SAM = SAM_MED2D.model_copy(
 TOY_2D = Recipe(
     name="toy_2d",
     task="multiclass",
-    model=Model(name="sam_tiny", image_size=64, method="all"),
-    data=Data(batch_size=8, augment="samed"),
+    model=Model(
+        name="sam_tiny",
+        image_size=64,
+        method="all",
+        options={"patch_size": [8, 8], "global_blocks": [0, 1]},
+    ),
+    data=Data(batch_size=8, augment="none"),
     loss=Loss(cross_entropy=0.2, dice=0.8, focal=0, iou=0),
-    optim=Optim(name="adamw", lr=2e-3, weight_decay=0.01),
+    optim=Optim(name="adamw", lr=3e-3, weight_decay=0.01),
     schedule=Schedule(kind="cosine", warmup=20),
-    run=Run(epochs=20, clip_norm=1.0, log_every=5),
+    run=Run(epochs=40, clip_norm=1.0, log_every=5),
+    validation=Validation(every=5),
 )
 """A tiny model from random weights, to see the whole way in a minute on a laptop."""
 
