@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from samaritan._version import __version__
-from samaritan.checkpoints.hashing import sha256_of
 from samaritan.errors import DownloadError
+from samaritan.io.files import sha256_of
 
 Progress = Callable[[int, int | None], None]
 """Called with the bytes that are there and, if it is known, the bytes that are to come in all."""

@@ -12,9 +12,9 @@ import filelock
 
 from samaritan.checkpoints.cache import cached, place_of, read_note, write_note
 from samaritan.checkpoints.downloading import Patience, Progress, download
-from samaritan.checkpoints.hashing import sha256_of
 from samaritan.checkpoints.registry import Published, find_published, get_published
 from samaritan.errors import DownloadError, FileError
+from samaritan.io.files import sha256_of
 
 _HUGGING_FACE = "https://huggingface.co"
 

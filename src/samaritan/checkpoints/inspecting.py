@@ -14,10 +14,10 @@ from samaritan.assembly.build import create_model
 from samaritan.checkpoints.adapted import guess_blueprint
 from samaritan.checkpoints.cache import licence_of
 from samaritan.checkpoints.fitting import check_promises, fit, non_finite
-from samaritan.checkpoints.hashing import sha256_of
 from samaritan.checkpoints.header import Header
 from samaritan.checkpoints.sources import Source, find_source
 from samaritan.errors import CheckpointError
+from samaritan.io.files import sha256_of
 from samaritan.models.config import Quirks
 
 

@@ -19,12 +19,12 @@ from samaritan.checkpoints.cache import licence_of
 from samaritan.checkpoints.chains import published_preprocess
 from samaritan.checkpoints.classes import ClassInit
 from samaritan.checkpoints.fitting import check_promises, copy_into, fit
-from samaritan.checkpoints.hashing import sha256_of
 from samaritan.checkpoints.header import Header
 from samaritan.checkpoints.report import LoadReport
 from samaritan.checkpoints.saving import save_weights
 from samaritan.checkpoints.sources import Source, find_source
 from samaritan.errors import CheckpointError
+from samaritan.io.files import sha256_of
 from samaritan.models.config import Quirks
 from samaritan.models.sam import Sam
 

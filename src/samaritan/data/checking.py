@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from samaritan.data.manifest import Case, Manifest, sha256
+from samaritan.data.manifest import Case, Manifest
 from samaritan.data.reading import placed, read_image, read_label_file
 from samaritan.errors import GridMismatch, SamaritanError
+from samaritan.io.files import sha256_of
 from samaritan.io.values import count_non_finite
 from samaritan.volume import LabelMap, Volume
 
@@ -222,7 +223,7 @@ def _same_grid(
 def _content(manifest: Manifest, names: list[str]) -> str:
     paths = [manifest.path(name) for name in names]
     files = [p for path in paths for p in (sorted(path.iterdir()) if path.is_dir() else [path])]
-    return "+".join(sha256(p) for p in files if p.is_file())
+    return "+".join(sha256_of(p) for p in files if p.is_file())
 
 
 def _channel_counts(manifest: Manifest, facts: list[CaseFacts]) -> Iterator[Problem]:

@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from samaritan.errors import ConfigError
+from samaritan.io.files import sha256_of
 
 LabelKind = Literal["map", "instances", "masks"]
 """A label map; a map of object numbers; or one file for each object, above zero where it is."""
@@ -289,10 +290,4 @@ def _file_facts(path: Path, hashes: bool) -> list[Any]:
         return [None]
     if path.is_dir():
         return [sorted((p.name, p.stat().st_size) for p in path.iterdir() if p.is_file())]
-    return [path.stat().st_size, sha256(path) if hashes else None]
-
-
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file's content, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return [path.stat().st_size, sha256_of(path) if hashes else None]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import contextlib
+import hashlib
 import os
 import stat
 import tempfile
@@ -53,6 +54,12 @@ def file_size(path: Path) -> int:
     if status.st_size == 0:
         raise CorruptFile(f"{path} is empty: 0 bytes")
     return status.st_size
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file's content, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_need(path: Path, need: int, max_bytes: int | None) -> None:
