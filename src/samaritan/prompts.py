@@ -136,7 +136,7 @@ class MaskPrompt:
             raise PromptError(f"a mask has one channel, got shape {self.volume.array.shape}")
         if not self.volume.array.any():
             raise PromptError(
-                "the mask to start from is empty: mark at least one voxel, or leave it out"
+                "the mask to start from is empty: mark at least one voxel of this image, or leave it out"
             )
 
     @property

@@ -294,6 +294,10 @@ class TestPrompts:
         repaired = session.click((5, 5, 5), object="liver")
         assert not np.array_equal(repaired.mask.array == 1, array == 1)
 
+    def test_an_empty_mask_to_start_from_is_refused(self, tiny: Predictor, volume: Volume) -> None:
+        with pytest.raises(PromptError, match="start from is empty"):
+            tiny.session(volume).start_from(Volume(np.zeros(volume.shape, bool), volume.grid))
+
     def test_several_objects_become_one_label_map(self, tiny: Predictor, volume: Volume) -> None:
         session = tiny.session(volume).click((5, 5, 5), object="a").click((25, 20, 15), object="b")
         assert session.mask.names == {1: "a", 2: "b"}

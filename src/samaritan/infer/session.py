@@ -33,7 +33,7 @@ from samaritan.infer.events import (
 )
 from samaritan.infer.objects import ObjectState, Patch
 from samaritan.io.files import replacing
-from samaritan.prompts import Boxes, Points
+from samaritan.prompts import Boxes, MaskPrompt, Points
 from samaritan.volume import LabelMap, Volume, smallest_label_dtype
 
 FORMAT = "samaritan-session/1"
@@ -134,11 +134,7 @@ class Session:
                 drawn = on_grid.array == label
                 session = session._then(StartFrom.from_mask(drawn, _name(name)))
             return session
-        drawn = np.asarray(on_grid.array != 0)
-        if not drawn.any():
-            raise PromptError(
-                "the mask to start from is empty on this image: is it of another image?"
-            )
+        drawn = MaskPrompt(on_grid).volume.array != 0
         return self._then(StartFrom.from_mask(drawn, _name(object or "object")))
 
     def refine(self, *, object: str = "object") -> Self:
