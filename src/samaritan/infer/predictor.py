@@ -7,7 +7,7 @@ from typing import Any, Self
 
 import torch
 
-from samaritan.checkpoints import load_model
+from samaritan.checkpoints import Header, load_model
 from samaritan.errors import PromptError
 from samaritan.infer.engine import Engine, OpenImage, Precision
 from samaritan.infer.session import Session
@@ -34,6 +34,9 @@ class Predictor(Engine):
         write(session.mask, "mask.nii.gz")
     """
 
+    header: Header | None = None
+    """What the file of the weights says about itself; None for a model that was handed over."""
+
     @classmethod
     def from_checkpoint(
         cls,
@@ -56,7 +59,15 @@ class Predictor(Engine):
         model, header = load_model(path_or_name, base=base)
         chain = header.preprocess
         preprocess = Preprocess.from_dict(chain) if chain else None
-        return cls(model, preprocess, device=device, precision=precision, **options)
+        predictor = cls(model, preprocess, device=device, precision=precision, **options)
+        predictor.header = header
+        return predictor
+
+    @property
+    def label_names(self) -> dict[int, str]:
+        """Names of the classes that were stored with the weights: label value -> name; empty if none were."""
+        stored = self.header.extra.get("labels") if self.header is not None else None
+        return {int(value): str(name) for value, name in dict(stored or {}).items()}
 
     def open(self, volume: Volume, *, axis: int | None = None) -> OpenImage:
         """Make an image ready for prompts; nothing is encoded yet."""
