@@ -13,7 +13,16 @@ from samaritan.data import jitter
 
 pytest.importorskip("monai")
 
-from samaritan.data.augment import Chain, Geometry, Intensity, SamedAugment, heavy, turned, warped
+from samaritan.data.augment import (
+    Chain,
+    Geometry,
+    Intensity,
+    SamedAugment,
+    heavy,
+    turned,
+    upright,
+    warped,
+)
 
 ALWAYS = Geometry(flip=0.5, quarters=0.7, warp=1.0, image="nearest")
 
@@ -36,7 +45,7 @@ def test_a_picture_equal_to_its_label_stays_equal(augment) -> None:
         assert set(np.unique(planes)) <= {0, 3, 60, 255}
 
 
-@pytest.mark.parametrize("augment", [SamedAugment(), ALWAYS, heavy()])
+@pytest.mark.parametrize("augment", [SamedAugment(), ALWAYS, heavy(), upright()])
 def test_labels_of_the_augmented_are_augmented_labels(augment) -> None:
     """Whatever lies in the picture and on other planes, a plane goes the same way."""
     one, two = drawing(seed=1), drawing(seed=2)
@@ -164,6 +173,17 @@ def test_steps_follow_each_other() -> None:
         plane[:, :, None], plane[None], np.random.default_rng(4)
     )
     assert np.array_equal(found[0], want[0])
+
+
+def test_upright_keeps_what_is_left_on_the_left() -> None:
+    rows, columns = np.meshgrid(np.arange(64), np.arange(64), indexing="ij")
+    discs = [(rows - 32) ** 2 + (columns - c) ** 2 < 64 for c in (16, 48)]
+    plane = (discs[0] + 2 * discs[1]).astype(np.uint8)
+    for seed in range(30):
+        _, planes = upright()(plane[:, :, None], plane[None], np.random.default_rng(seed))
+        one, two = (np.argwhere(planes[0] == value).mean(axis=0) for value in (1, 2))
+        assert one[1] < two[1] - 15
+        assert abs(one[0] - two[0]) < 15
 
 
 def test_monai_is_imported_when_it_is_used() -> None:

@@ -26,7 +26,7 @@ def train(
         typer.Option(
             "--recipe",
             "-r",
-            help="samed, samed_s, sam_med2d, ft_sam, toy_2d.",
+            help="samed, samed_s, samed_small, sam_med2d, ft_sam, toy_2d.",
             rich_help_panel=_RECIPE,
         ),
     ] = None,

@@ -149,6 +149,12 @@ def heavy() -> Chain:
     return Chain((Geometry(), Intensity()))
 
 
+def upright() -> Chain:
+    """Warps and changes of grey without flips and turns: for organs that are told apart by their side."""
+    warp = Geometry(flip=0, quarters=0, warp=0.8, rotate=15, scale=(0.85, 1.2))
+    return Chain((warp, Intensity(strength=0.5)))
+
+
 # -- MONAI -------------------------------------------------------------------------------------------
 
 _MONAI = (

@@ -77,7 +77,38 @@ TOY_2D = Recipe(
 )
 """A tiny model from random weights, to see the whole way in a minute on a laptop."""
 
-_RECIPES = {recipe.name: recipe for recipe in (SAMED, SAMED_S, SAM_MED2D, FT_SAM, TOY_2D)}
+SAMED_SMALL = Recipe(
+    name="samed_small",
+    task="multiclass",
+    model=Model(
+        name="sam_tiny",
+        image_size=160,
+        method="all",
+        options={
+            "patch_size": [8, 8],
+            "width": 128,
+            "depth": 6,
+            "heads": 4,
+            "global_blocks": [1, 3, 5],
+            "window_size": 10,
+            "embed_dim": 128,
+            "pe_features": 64,
+            "decoder_mlp": 256,
+            "iou_hidden": 128,
+        },
+    ),
+    data=Data(batch_size=8, augment="upright"),
+    loss=Loss(cross_entropy=0.2, dice=0.8, focal=0, iou=0),
+    optim=Optim(name="adamw", lr=1e-3, weight_decay=0.05),
+    schedule=Schedule(kind="polynomial", warmup=200, power=0.9),
+    run=Run(epochs=80, clip_norm=1.0, ema=0.995, log_every=10, checkpoint_every=100),
+    validation=Validation(every=5),
+)
+"""SAMed's task, loss and schedule for a SAM of two million weights that begins at random: no GPU needed."""
+
+_RECIPES = {
+    recipe.name: recipe for recipe in (SAMED, SAMED_S, SAM_MED2D, FT_SAM, SAMED_SMALL, TOY_2D)
+}
 
 
 def recipe_names() -> list[str]:

@@ -60,8 +60,8 @@ class Data(Section):
     """What counts as an object of a label map; task interactive."""
     min_size: PositiveInt = 10
     """Pixels of the input that an object needs; task interactive."""
-    augment: Literal["none", "samed", "geometry", "heavy"] = "geometry"
-    """Turns and flips as SAMed; those and warps; or intensities as well."""
+    augment: Literal["none", "samed", "geometry", "heavy", "upright"] = "geometry"
+    """Turns and flips as SAMed; those and warps; or intensities as well; warps and intensities alone."""
     chain: Literal["sam", "samed", "sam_med2d"] = "sam"
     """How an image becomes the input: as published for this system."""
     window: tuple[float, float] | None = None

@@ -15,7 +15,7 @@ from samaritan.assembly import create_model, get_blueprint
 from samaritan.checkpoints.chains import sam_med2d_chain, samed_chain
 from samaritan.checkpoints.loading import load_weights
 from samaritan.data import Manifest
-from samaritan.data.augment import Geometry, SamedAugment, heavy
+from samaritan.data.augment import Geometry, SamedAugment, heavy, upright
 from samaritan.data.datasets import Augmentation, ObjectDataset, SliceDataset
 from samaritan.data.sampling import Draw, DrawSampler
 from samaritan.errors import ConfigError
@@ -234,7 +234,11 @@ def augmentation(recipe: Recipe) -> Augmentation | None:
     kind = recipe.data.augment
     if kind == "samed":
         return SamedAugment(image="nearest" if recipe.compat.nearest_rotation else "linear")
-    made: dict[str, Callable[[], Augmentation]] = {"geometry": Geometry, "heavy": heavy}
+    made: dict[str, Callable[[], Augmentation]] = {
+        "geometry": Geometry,
+        "heavy": heavy,
+        "upright": upright,
+    }
     return made[kind]() if kind in made else None
 
 
