@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from samaritan.assembly import model_names
+from samaritan.assembly import create_model, model_names
 from samaritan.checkpoints import (
     cache_folder,
     cached,
@@ -24,6 +24,8 @@ from samaritan.checkpoints import (
     locate,
     published_weights,
     registry,
+    resolve_model,
+    save_weights,
 )
 from samaritan.checkpoints.downloading import Downloaded, Patience
 from samaritan.errors import ConfigError, DownloadError, FileError
@@ -241,3 +243,20 @@ def test_a_cache_that_cannot_be_made_is_a_clear_error(monkeypatch, tmp_path):
     monkeypatch.setenv("SAMARITAN_CACHE", str(tmp_path / "file"))
     with pytest.raises(DownloadError, match=r"cannot be made.*SAMARITAN_CACHE"):
         fetch("sam_vit_b")
+
+
+def test_the_folder_of_a_run_means_its_best_weights(tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    with pytest.raises(FileError, match=r"folder without best\.safetensors"):
+        resolve_model(run)
+    (run / "recipe.yaml").write_text("name: toy\n")
+    with pytest.raises(FileError, match="training run that has written no weights yet"):
+        resolve_model(run)
+    torch.manual_seed(0)
+    save_weights(create_model("sam_tiny"), run / "last.safetensors")
+    assert resolve_model(run) == run / "last.safetensors"
+    save_weights(create_model("sam_tiny"), run / "best.safetensors", extra={"labels": {"1": "x"}})
+    assert resolve_model(str(run)) == run / "best.safetensors"
+    assert load_model(run)[1].extra == {"labels": {"1": "x"}}
+    assert resolve_model(run / "last.safetensors") == run / "last.safetensors"

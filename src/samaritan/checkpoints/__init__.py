@@ -24,6 +24,7 @@ _HOMES = {
     "locate": "samaritan.checkpoints.fetching",
     "published_weights": "samaritan.checkpoints.registry",
     "read_header": "samaritan.checkpoints.header",
+    "resolve_model": "samaritan.checkpoints.fetching",
     "save_official": "samaritan.checkpoints.official",
     "save_weights": "samaritan.checkpoints.saving",
 }
@@ -44,13 +45,14 @@ __all__ = [
     "locate",
     "published_weights",
     "read_header",
+    "resolve_model",
     "save_official",
     "save_weights",
 ]
 
 if TYPE_CHECKING:
     from samaritan.checkpoints.cache import cache_folder, cached
-    from samaritan.checkpoints.fetching import fetch, locate
+    from samaritan.checkpoints.fetching import fetch, locate, resolve_model
     from samaritan.checkpoints.header import Header, read_header
     from samaritan.checkpoints.inspecting import Inspection, inspect
     from samaritan.checkpoints.loading import convert, load_model, load_weights

@@ -13,6 +13,7 @@ import filelock
 from samaritan.checkpoints.cache import cached, place_of, read_note, write_note
 from samaritan.checkpoints.downloading import Patience, Progress, download
 from samaritan.checkpoints.registry import Published, find_published, get_published
+from samaritan.checkpoints.sniffing import resolve_folder
 from samaritan.errors import DownloadError, FileError
 from samaritan.io.files import sha256_of
 
@@ -83,6 +84,20 @@ def locate(
             f"{published.name} is not in the cache. {_by_hand(published, place_of(published))}"
         )
     return fetch(published.name, progress=progress)
+
+
+def resolve_model(
+    path_or_name: str | Path, *, download: bool = True, progress: Progress | None = None
+) -> Path:
+    """The file of weights that `--model` means: a file, a training run's folder, or a name.
+
+    Of a run the best weights are taken, or its last ones where nothing was validated.
+
+    Raises:
+        FileError: if there is no such file, or a folder holds no weights.
+        DownloadError: as `locate`.
+    """
+    return resolve_folder(locate(path_or_name, download=download, progress=progress))
 
 
 def _fetch_into(

@@ -13,6 +13,9 @@ Kind = Literal["safetensors", "torch zip", "torch legacy"]
 FILES_IN_FOLDERS = ("model.safetensors", "pytorch_model.bin")
 """Names under which Hugging Face keeps the weights of a folder."""
 
+FILES_OF_RUNS = ("best.safetensors", "last.safetensors")
+"""Names under which `samaritan train` keeps the weights of a run, the one to take first."""
+
 _OTHERS: tuple[tuple[bytes, str], ...] = (
     (b"\x89HDF\r\n\x1a\n", "an HDF5 file (TensorFlow or Keras)"),
     (b"\x93NUMPY", "a numpy array"),
@@ -59,10 +62,15 @@ def sniff(path: Path) -> Kind:
 
 
 def resolve_folder(path: Path) -> Path:
-    """The file of weights in a folder as Hugging Face makes them; a file is passed on as it is."""
+    """The file of weights in a folder of Hugging Face or of a training run; a file is passed on as it is.
+
+    Raises:
+        FileError: if the folder holds none.
+        UnsupportedFormat: if they are in several parts.
+    """
     if not path.is_dir():
         return path
-    for name in FILES_IN_FOLDERS:
+    for name in (*FILES_OF_RUNS, *FILES_IN_FOLDERS):
         if (path / name).is_file():
             return path / name
     index = next(iter(sorted(path.glob("*.index.json"))), None)
@@ -71,8 +79,14 @@ def resolve_folder(path: Path) -> Path:
             f"{path} holds weights in several parts ({index.name}), which is not supported. Save them "
             f"as one file"
         )
+    if (path / "recipe.yaml").is_file():
+        raise FileError(
+            f"{path} is a training run that has written no weights yet: {' or '.join(FILES_OF_RUNS)} "
+            "comes with its first validation"
+        )
     raise FileError(
-        f"{path} is a folder without {' or '.join(FILES_IN_FOLDERS)}. Give the file of weights itself"
+        f"{path} is a folder without {', '.join((*FILES_OF_RUNS, *FILES_IN_FOLDERS))}. Give the file of "
+        "weights itself, or the folder of a training run"
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 from rich.console import Console
 from rich.progress import (
@@ -46,6 +47,18 @@ def bars() -> Iterator[Report]:
             progress.update(tasks[what], completed=done, total=total or None, visible=True)
 
         yield report
+
+
+def find_weights(model: str, report: Report) -> Path:
+    """Find the file that `--model` means, and tell which one is taken of a run's folder."""
+    from samaritan.checkpoints import resolve_model
+
+    path = resolve_model(
+        model, progress=lambda done, total: report("fetching bytes", done, total or 0)
+    )
+    if Path(model).expanduser().is_dir():
+        errors.print(f"weights: {path}", highlight=False, soft_wrap=True)
+    return path
 
 
 def warn(text: str) -> None:

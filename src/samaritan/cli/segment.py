@@ -38,7 +38,7 @@ def segment(
         typer.Option(
             "--model",
             "-m",
-            help="A weight file, or a name from `models list`.",
+            help="A weight file, a run folder, or a name from `models list`.",
             rich_help_panel=_MODEL,
         ),
     ],
@@ -250,7 +250,7 @@ def _predictor(
     window: str | None,
     report: Report,
 ) -> Predictor:
-    from samaritan.checkpoints import locate
+    from samaritan.cli.console import find_weights
     from samaritan.cli.prompt_options import parse_pair
     from samaritan.infer import Predictor
     from samaritan.transforms import SlicePreprocess, WindowPreprocess
@@ -263,9 +263,7 @@ def _predictor(
         torch.manual_seed(0)
         predictor = Predictor(create_model(model), device=device, precision=precision)  # type: ignore[arg-type]
     else:
-        path = locate(
-            model, progress=lambda done, total: report("fetching bytes", done, total or 0)
-        )
+        path = find_weights(model, report)
         predictor = Predictor.from_checkpoint(path, device=device, precision=precision)  # type: ignore[arg-type]
     if window is not None:
         pair = parse_pair(window, "window")
