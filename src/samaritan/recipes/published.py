@@ -101,7 +101,7 @@ SAMED_SMALL = Recipe(
     loss=Loss(cross_entropy=0.2, dice=0.8, focal=0, iou=0),
     optim=Optim(name="adamw", lr=1e-3, weight_decay=0.05),
     schedule=Schedule(kind="polynomial", warmup=200, power=0.9),
-    run=Run(epochs=80, clip_norm=1.0, ema=0.995, log_every=10, checkpoint_every=100),
+    run=Run(epochs=50, clip_norm=1.0, ema=0.995, log_every=10, checkpoint_every=100),
     validation=Validation(every=5),
 )
 """SAMed's task, loss and schedule for a SAM of two million weights that begins at random: no GPU needed."""
