@@ -34,6 +34,17 @@ def test_a_part_changes_its_third_alone(part):
     assert torch.equal(layer(x), plain)
 
 
+def test_merging_adds_b_a_to_q_and_v_alone():
+    torch.manual_seed(0)
+    layer, adapter = nn.Linear(4, 12), Lora(4, 12, rank=2, parts="qv")
+    nn.init.normal_(adapter.b_q)
+    nn.init.normal_(adapter.b_v)
+    q, k, v = layer.weight.detach().clone().chunk(3)
+    wanted = torch.cat([q + adapter.b_q @ adapter.a_q, k, v + adapter.b_v @ adapter.a_v])
+    adapter.merge_into(layer)
+    torch.testing.assert_close(layer.weight, wanted, rtol=0, atol=1e-5)
+
+
 def test_nothing_is_kept_but_the_two_matrices(plain):
     model = plain()
     insert(model, "image_encoder.blocks.*.attn.qkv", "lora", parts="qv", rank=4)

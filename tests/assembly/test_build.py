@@ -156,6 +156,27 @@ def test_samed_labels_each_image_of_a_batch_by_itself():
     torch.testing.assert_close(one.masks[0], both.masks[1], rtol=0, atol=1e-6)
 
 
+def test_samed_gives_every_class_at_the_published_sizes():
+    torch.manual_seed(0)
+    model = create_model("samed_tiny", image_size=512)
+    with torch.no_grad():
+        out = model(torch.rand(2, 3, 512, 512))
+    assert out.masks.shape == (2, 9, 512, 512)
+    assert out.iou_predictions.shape == (2, 9)
+    assert out.low_res_logits.shape == (2, 9, 128, 128)
+
+
+@pytest.mark.parametrize("name", ["samed_tiny", "samed_s_tiny"])
+def test_samed_begins_as_its_base(name):
+    torch.manual_seed(0)
+    model, images = create_model(name), torch.rand(1, 3, 64, 64)
+    with torch.no_grad():
+        adapted = model(images)
+        eject(model)
+        plain = model(images)
+    assert all(torch.equal(a, b) for a, b in zip(adapted, plain, strict=True))
+
+
 def test_samed_gives_gradients_to_what_its_forward_pass_uses():
     torch.manual_seed(0)
     model = create_model("samed_tiny")

@@ -70,6 +70,20 @@ def test_weights_load_whatever_lies_beside_them(name, legacy, make, same, tmp_pa
     assert any("extra" in note for note in report.notes)
 
 
+def test_a_file_as_sam_med2d_writes_it_loads_without_its_optimiser(same, tmp_path):
+    from samaritan.assembly import create_model
+    from samaritan.checkpoints.official import official_state
+
+    there, here = create_model("sammed2d_tiny"), create_model("sammed2d_tiny")
+    content = {"model": official_state(there, "sam_med2d"), "optimizer": optimiser(there)}
+    torch.save(content, tmp_path / "epoch15_sam.pth")
+    report = load_weights(here, tmp_path / "epoch15_sam.pth")
+    assert report.source == "sam-med2d"
+    assert same(here.state_dict(), there.state_dict())
+    stand_in = read_file(tmp_path / "epoch15_sam.pth").content["optimizer"]
+    assert not isinstance(stand_in, torch.optim.Optimizer)
+
+
 def test_a_file_as_sammed3d_writes_it_loads(make, same, tmp_path):
     there, here = make(seed=1), make()
     adam = optimiser(make(seed=3))

@@ -36,6 +36,13 @@ def test_sam_med2d_answers_clicks_boxes_and_undo(med2d, picture):
     assert session.box((4, 4), (30, 40)).undo().mask.array.shape == (40, 56, 1)
 
 
+def test_features_keep_no_gradient(med2d, picture):
+    image = Predictor.from_checkpoint(med2d, device="cpu").open(picture)
+    features = image.embedded((2, 0)).features
+    assert not features.requires_grad
+    assert features.grad_fn is None
+
+
 def test_mask_prompts_of_sam_med2d_are_probabilities_and_one_of_three_is_taken(
     med2d, picture, monkeypatch
 ):

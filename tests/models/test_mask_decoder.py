@@ -44,6 +44,22 @@ def test_many_prompts_on_one_image_equal_one_at_a_time(decode, randn, no_grad):
     close(decode(image, sparse, dense), map(torch.cat, zip(*singles, strict=True)))
 
 
+def test_a_batch_of_clicks_or_boxes_has_a_mask_and_a_score_each(build, randn, no_grad):
+    model = build("sam_tiny")
+    image = model.image_encoder(randn(1, 3, 64, 64))
+    clicks = {"points": (20 * torch.rand(3, 1, 2), torch.ones(3, 1))}
+    for count, prompts in ((3, clicks), (2, {"boxes": torch.tensor([[1.0, 2, 30, 40]] * 2)})):
+        sparse, dense = model.prompt_encoder(**prompts)
+        masks, iou = model.mask_decoder(
+            image_embeddings=image,
+            image_pe=model.prompt_encoder.get_dense_pe(),
+            sparse_prompt_embeddings=sparse,
+            dense_prompt_embeddings=dense,
+        )
+        assert masks.shape == (count, 1, 16, 16)
+        assert iou.shape == (count, 1)
+
+
 def test_prompts_of_many_images_are_image_major(decode, randn, no_grad):
     images, sparse, dense = randn(2, 32, 4, 4), randn(6, 2, 32), randn(6, 32, 4, 4)
     halves = [

@@ -249,6 +249,12 @@ def test_processes_share_out_every_example(world) -> None:
         assert sum(len(b) for g in groups for b in g.batches) == groups[0].total
 
 
+def test_synapse_has_93_iterations_of_24_slices() -> None:
+    plan = plan_epoch(2211, batch_size=12, accumulate=2, world=1, rank=0, seed=0, epoch=0)
+    assert len(plan) == 93
+    assert {group.total for group in plan[:-1]} == {24}
+
+
 def test_epochs_differ_and_repeat() -> None:
     def order(epoch: int) -> list[int]:
         plan = plan_epoch(9, batch_size=9, accumulate=1, world=1, rank=0, seed=1, epoch=epoch)

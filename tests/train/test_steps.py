@@ -129,6 +129,17 @@ def test_boxes_have_their_corners_on_outermost_pixels_unless_published() -> None
     assert box_prompts(masks, exact, published, draws()).tolist() == [[7, 4, 19, 10]]
 
 
+def test_boxes_hold_all_of_an_object_or_its_largest_part_as_published() -> None:
+    masks = torch.zeros(1, 20, 30, dtype=torch.bool)
+    masks[0, 4:10, 7:19] = True
+    masks[0, 15:17, 24:28] = True
+    around = [
+        box_prompts(masks, Prompts(box_noise="none", box_around=a), Compat(), draws()).tolist()
+        for a in ("all", "largest")
+    ]
+    assert around == [[[7, 4, 27, 16]], [[7, 4, 18, 9]]]
+
+
 def test_points_are_given_as_x_and_y() -> None:
     masks = torch.zeros(1, 20, 30, dtype=torch.bool)
     masks[0, 4, 25] = True
