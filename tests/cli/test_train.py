@@ -125,6 +125,21 @@ def test_what_is_wrong_is_told_before_a_folder_is_made(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("switch", ["cubic_zoom", "corner_aligned_labels"])
+def test_a_compat_switch_reaches_the_examples(pictures, switch) -> None:
+    from samaritan.data import load_manifest
+    from samaritan.recipes import resolve
+    from samaritan.train.runs import prepare
+
+    small = ["model.name=samed_tiny", "model.image_size=64", "data.augment=none"]
+    found = []
+    for value in ("false", "true"):
+        recipe = resolve("samed", settings=[*small, f"compat.{switch}={value}"])
+        found.append(prepare(recipe, load_manifest(pictures))[1].train[0])
+    changed = {name for name in found[0] if not torch.equal(found[0][name], found[1][name])}
+    assert changed >= ({"image"} if switch == "cubic_zoom" else {"low_res_label"})
+
+
 def test_patients_in_two_parts_are_refused(capsys, tmp_path, pictures) -> None:
     from samaritan.data import load_manifest
 

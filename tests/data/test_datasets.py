@@ -180,6 +180,42 @@ def test_corner_aligned_labels_equal_the_published_zoom() -> None:
     assert np.array_equal(found, want)
 
 
+def test_cubic_zoom_is_the_published_way_to_the_input(pairs) -> None:
+    """Splines from the slice's own pixels, past black and white; ours stays between them."""
+    ndimage = pytest.importorskip("scipy.ndimage")
+    rows, columns = np.mgrid[:28, :28]
+    disc = ((rows - 14) ** 2 + (columns - 12) ** 2 < 60).astype(np.uint8)
+    picture(pairs / "images/00_x.png", 255 * disc)
+    picture(pairs / "masks/00_x.png", 2 * disc)
+    chain = SlicePreprocess(
+        (64, 64), mean=(0, 0, 0), std=(255, 255, 255), resize="stretch", interpolation="bicubic"
+    )
+    published, ours = (
+        SliceDataset(load_manifest(pairs), chain, cubic_zoom=on)[0] for on in (True, False)
+    )
+    want = ndimage.zoom(disc.astype(np.float32), 64 / 28, order=3)
+    assert np.allclose(published["image"][0].numpy(), want, atol=1e-5)
+    assert np.array_equal(published["label"], ndimage.zoom(2 * disc, 64 / 28, order=0))
+    assert want.max() > 1.05
+    assert want.min() < -0.05
+    assert 0 <= ours["image"].min() < ours["image"].max() <= 1
+    assert (published["image"] - ours["image"]).abs().max() > 0.1
+    assert published["low_res_label"].shape == ours["low_res_label"].shape == (16, 16)
+
+
+def test_cubic_zoom_comes_after_augmentation(pairs) -> None:
+    sizes = []
+
+    def seen(pixels, planes, rng):
+        sizes.append((pixels.shape[:2], planes.shape[1:]))
+        return pixels, planes
+
+    for on in (True, False):
+        SliceDataset(load_manifest(pairs), STRETCH, cubic_zoom=on, augment=seen)[0]
+    own = read(pairs / "images/00_x.png").shape[:2]
+    assert sizes == [(own, own), (STRETCH.size, STRETCH.size)]
+
+
 def test_a_label_beyond_the_classes_is_refused(pairs) -> None:
     with pytest.raises(ConfigError, match=r"case '00_x' holds label 2, but there are 1 classes"):
         SliceDataset(load_manifest(pairs), CHAIN, num_classes=1)

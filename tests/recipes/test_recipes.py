@@ -81,6 +81,8 @@ def test_everything_wrong_is_told_at_once() -> None:
         ("samed", "loss.iou=1", "task interactive"),
         ("samed", "compat.batch_losses=true", "changes nothing in task multiclass"),
         ("sam_med2d", "compat.corner_aligned_labels=true", "changes nothing in task interactive"),
+        ("sam_med2d", "compat.cubic_zoom=true", "changes nothing in task interactive"),
+        ("toy_2d", "compat.cubic_zoom=true", "data.chain samed"),
         ("sam_med2d", "model.num_classes=3", "has no classes"),
         ("samed", "loss={cross_entropy: 0, dice: 0}", "nothing would be learned"),
         ("samed", "schedule.kind=multistep", "milestones"),

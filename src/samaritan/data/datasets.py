@@ -7,6 +7,7 @@ a run was stopped. The same `SlicePreprocess` makes the input here and in predic
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,6 +22,7 @@ from samaritan.data.manifest import Case, Manifest
 from samaritan.data.objects import Drawn, Objects
 from samaritan.data.packing import Example, pack, resize_pixels
 from samaritan.data.sampling import Draw
+from samaritan.data.zooming import cubic, nearest
 from samaritan.errors import ConfigError
 from samaritan.geometry import Grid
 from samaritan.transforms import SlicePreprocess
@@ -31,6 +33,10 @@ Progress = Callable[[int, int], None]
 
 NOT_DECIDED = -100
 """Stands in labels where the data set says that nobody decided; the value that torch's losses skip."""
+
+
+_ANY_SIZE = (1 << 20, 1 << 20)
+"""No picture is larger, so that none is resized."""
 
 
 class Augmentation(Protocol):
@@ -64,7 +70,7 @@ class _Pictures(Dataset[Item]):
         self.manifest, self.chain, self.augment, self.seed = manifest, chain, augment, seed
         self.examples = pack(
             manifest,
-            chain,
+            self._packed_by(chain),
             objects=self._objects,
             cache=cache,
             workers=workers,
@@ -72,6 +78,10 @@ class _Pictures(Dataset[Item]):
         )
         self.epoch = 0
         self._kept = list(range(len(manifest)))
+
+    def _packed_by(self, chain: SlicePreprocess) -> SlicePreprocess:
+        """Say by which chain pictures are resized once and for all."""
+        return chain
 
     def set_epoch(self, epoch: int) -> None:
         """Say how often the data were gone through; for plain indices, `Draw`s bring their own."""
@@ -132,6 +142,7 @@ class SliceDataset(_Pictures):
         num_classes: classes without background; None: the largest label that the data name or hold.
         corner_aligned: sample low-resolution labels as SAMed does, from corner to corner, up to 1.5 pixels
             beside the logits; otherwise the commonest label of each block of pixels counts.
+        cubic_zoom: bring pictures to the input as SAMed does, by cubic splines after augmentation.
         augment, seed, cache, workers, progress: see `samaritan.data.packing.pack`.
 
     Raises:
@@ -145,6 +156,7 @@ class SliceDataset(_Pictures):
         *,
         num_classes: int | None = None,
         corner_aligned: bool = False,
+        cubic_zoom: bool = False,
         **more: Any,
     ) -> None:
         other = next((c for c in manifest if c.label_kind != "map"), None)
@@ -152,8 +164,8 @@ class SliceDataset(_Pictures):
             raise ConfigError(
                 f"case {other.id!r} holds {other.label_kind}, but classes need a label map"
             )
+        self.corner_aligned, self.cubic_zoom = corner_aligned, cubic_zoom
         super().__init__(manifest, chain, **more)
-        self.corner_aligned = corner_aligned
         named = max((v for g in manifest.groups.values() for v in g.labels), default=0)
         held = [max((o.value for o in self.examples[i].objects), default=0) for i in self._kept]
         self.num_classes = max(named, *held, 1) if num_classes is None else num_classes
@@ -179,6 +191,17 @@ class SliceDataset(_Pictures):
             "low_res_label": low,
             "index": torch.tensor(draw.item),
         }
+
+    def _packed_by(self, chain: SlicePreprocess) -> SlicePreprocess:
+        """With `cubic_zoom`, pictures keep their size: they are augmented first."""
+        return replace(chain, resize="pad", size=_ANY_SIZE) if self.cubic_zoom else chain
+
+    def _input(self, pixels: Array, planes: Array) -> tuple[Tensor, Array]:
+        """Give the model's input, and the planes on the same pixels."""
+        if not self.cubic_zoom:
+            return super()._input(pixels, planes)
+        size = self.chain.size
+        return self.chain.tensor(cubic(pixels, size))[0], nearest(planes, size)
 
     def cases_at(self, index: int) -> Case:
         """Give the case of an item."""

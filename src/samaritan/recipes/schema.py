@@ -28,7 +28,7 @@ _ONLY_INTERACTIVE = (
     "batch_losses",
     "exclusive_box_corners",
 )
-_ONLY_MULTICLASS = ("corner_aligned_labels", "nearest_rotation")
+_ONLY_MULTICLASS = ("corner_aligned_labels", "nearest_rotation", "cubic_zoom")
 
 
 class Recipe(Section):
@@ -70,5 +70,7 @@ class Recipe(Section):
                 yield f"compat.{name} changes nothing in task {self.task}: set it to false"
         if self.compat.nearest_rotation and self.data.augment != "samed":
             yield "compat.nearest_rotation is for data.augment samed"
+        if self.compat.cubic_zoom and not interactive and self.data.chain != "samed":
+            yield "compat.cubic_zoom is for data.chain samed, which fills the input"
         if self.schedule.kind == "multistep" and not self.schedule.milestones:
             yield "schedule.milestones is empty: a multistep schedule needs epochs"

@@ -217,5 +217,7 @@ class Compat(Section):
     """SAMed: labels are sampled up to 1.5 pixels beside the logits that they are compared with."""
     nearest_rotation: bool = False
     """SAMed: images are rotated by nearest neighbour, which roughens them."""
+    cubic_zoom: bool = False
+    """SAMed: slices are enlarged by cubic splines after augmentation, which overshoots at edges."""
     decay_everything: bool = False
     """SAMed: weight decay also shrinks norms, biases and embeddings."""

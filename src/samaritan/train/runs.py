@@ -108,6 +108,7 @@ def prepare(
     augment = augmentation(recipe)
     shared: dict[str, Any] = {
         "corner_aligned": recipe.compat.corner_aligned_labels,
+        "cubic_zoom": recipe.compat.cubic_zoom,
         "progress": loaded,
     }
     train_set = SliceDataset(

@@ -199,7 +199,9 @@ class SlicePreprocess(Preprocess):
         tensor = self.tensor(np.array(picture).reshape(rows, columns, -1))
         return Frame(tensor, self.frame_grid(volume.grid, key), 2, statistics)
 
-    def tensor(self, pixels: npt.NDArray[np.uint8]) -> Float[Tensor, "1 c *size"]:
+    def tensor(
+        self, pixels: npt.NDArray[np.uint8] | npt.NDArray[np.float32]
+    ) -> Float[Tensor, "1 c *size"]:
         """Normalise a picture (rows, columns, c) that has its size in the input already, and pad it."""
         rows, columns = pixels.shape[:2]
         values = self._to_channels(torch.from_numpy(np.ascontiguousarray(pixels)))
