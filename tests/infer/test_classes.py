@@ -164,6 +164,7 @@ def test_what_cannot_be_is_refused() -> None:
         predict_labels(predictor, volume, batch_size=0)
     with pytest.raises(PromptError, match="axis must be 0, 1 or 2, got 3"):
         predict_labels(predictor, volume, axis=3)
-    two = Volume(np.zeros((9, 8, 1, 2), np.uint8), Grid.pixels((9, 8)))
-    with pytest.raises(ConfigError, match="2 channels and the model takes 3"):
-        predict_labels(predictor, two)
+    for count in (2, 20):
+        many = Volume(np.zeros((9, 8, 1, count), np.uint8), Grid.pixels((9, 8)))
+        with pytest.raises(ConfigError, match=rf"{count} channels \(.*the model takes 3: pick one"):
+            predict_labels(predictor, many)

@@ -91,7 +91,7 @@ def make_slices(
     groups = {
         name: replace(g, channels=(), window=(0.0, top)) for name, g in manifest.groups.items()
     }
-    names = _file_names(manifest)
+    names = file_names(manifest)
 
     def one(case: Case) -> list[Case]:
         try:
@@ -233,7 +233,7 @@ def _case(case: Case, row: dict[str, Any], options: SliceOptions) -> Case:
     )
 
 
-def _file_names(manifest: Manifest) -> dict[str, str]:
+def file_names(manifest: Manifest) -> dict[str, str]:
     """Give each case a name that is fit for a file and its own."""
     names: dict[str, str] = {}
     taken: set[str] = set()

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from samaritan.errors import ConfigError
 from samaritan.infer.engine import OpenImage
 from samaritan.infer.predictor import Predictor
 from samaritan.transforms import SlicePreprocess
@@ -34,12 +35,25 @@ def open_as_trained(
 
     Raises:
         PromptError: if the axis is none, or a 3D model gets several channels.
+        ConfigError: if a 2D model cannot see so many channels.
     """
     image = predictor.open(volume, axis=axis)
     if not isinstance(predictor.preprocess, SlicePreprocess):
         return image
+    _check_channels(volume, predictor.preprocess.channels)
     if window is None and volume.dtype == np.uint8 and volume.is_flat:
         window = (0.0, 255.0)
     if window is None:
         return image
     return replace(image, statistics={"low": float(window[0]), "high": float(window[1])})
+
+
+def _check_channels(volume: Volume, taken: int) -> None:
+    """Refuse channels that are neither grey nor colours."""
+    count = volume.n_channels
+    if count > 4 or (count not in (1, 4, taken) and taken != 1):
+        names = ", ".join(volume.channels[:4]) + (", ..." if count > 4 else "")
+        raise ConfigError(
+            f"the image has {count} channels ({names}) and the model takes {taken}: pick one with "
+            "volume.channel(name), or --channel on the command line"
+        )
