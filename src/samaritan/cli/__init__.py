@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import typer
 
-from samaritan.cli import doctor, evaluate, info, models, phantom, prepare, segment, train
+from samaritan.cli import doctor, evaluate, info, models, phantom, predict, prepare, segment, train
 
 app = typer.Typer(
     name="samaritan",
@@ -20,6 +20,7 @@ app = typer.Typer(
 )
 app.command("segment")(segment.segment)
 app.command("train")(train.train)
+app.command("predict")(predict.predict)
 app.command("evaluate")(evaluate.evaluate)
 app.command("info")(info.info)
 app.command("doctor")(doctor.doctor)

@@ -1,0 +1,276 @@
+"""`samaritan predict`: a folder of images in, a folder of masks out; stopped runs go on."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from samaritan.infer import Predictor
+    from samaritan.infer.batch import Draw, Outcome, PredictOptions
+
+_IMAGES = "The images"
+_MODEL = "The model"
+_OUTPUT = "Results"
+
+MOST_TOLD = 20
+"""Failed cases that are listed on the terminal; all of them are in predict.json."""
+
+
+def predict(
+    images: Annotated[
+        Path,
+        typer.Argument(metavar="IN", help="A folder of images, one image, or a manifest."),
+    ],
+    output: Annotated[
+        Path, typer.Argument(metavar="OUT", help="The folder for masks; not inside IN.")
+    ],
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model",
+            "-m",
+            help="A weight file, a run folder, or a name from `models list`.",
+            rich_help_panel=_MODEL,
+        ),
+    ],
+    base: Annotated[
+        str | None,
+        typer.Option(help="The plain model's weights, for adapter files.", rich_help_panel=_MODEL),
+    ] = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(help="CSV or JSON: points, boxes, masks of cases.", rich_help_panel=_IMAGES),
+    ] = None,
+    mm: Annotated[
+        bool,
+        typer.Option("--mm", help="Prompts are millimetres (RAS+).", rich_help_panel=_IMAGES),
+    ] = False,
+    split: Annotated[
+        str | None, typer.Option(help="Only this part of a manifest.", rich_help_panel=_IMAGES)
+    ] = None,
+    channel: Annotated[
+        str | None, typer.Option(help="Which channel, by number or name.", rich_help_panel=_IMAGES)
+    ] = None,
+    window: Annotated[
+        str | None,
+        typer.Option(help="Intensities shown to the model: low,high.", rich_help_panel=_IMAGES),
+    ] = None,
+    axis: Annotated[
+        int | None,
+        typer.Option(
+            help="Array axis that a 2D model's slices lie across.", rich_help_panel=_IMAGES
+        ),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, cuda:1, mps.", rich_help_panel=_MODEL)
+    ] = None,
+    precision: Annotated[
+        str, typer.Option(help="auto, float32, bfloat16, float16.", rich_help_panel=_MODEL)
+    ] = "auto",
+    batch_size: Annotated[
+        int, typer.Option(help="Slices at a time.", min=1, rich_help_panel=_MODEL)
+    ] = 8,
+    max_windows: Annotated[
+        int, typer.Option(help="How far a 3D object may grow.", min=1, rich_help_panel=_MODEL)
+    ] = 32,
+    format: Annotated[
+        str | None,
+        typer.Option(help="nii.gz, seg.nrrd, mha, png, ...", rich_help_panel=_OUTPUT),
+    ] = None,
+    picture: Annotated[
+        bool,
+        typer.Option(
+            "--picture", help="Also a PNG with contours of each case.", rich_help_panel=_OUTPUT
+        ),
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Make everything anew.", rich_help_panel=_OUTPUT)
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the summary as JSON.", rich_help_panel=_OUTPUT)
+    ] = False,
+) -> None:
+    """Predict masks for many images; each lies on its image's own grid.
+
+    A model without prompts (SAMed) labels everything; others need --prompts. The same command goes on where
+    it was stopped. A case that cannot be done is told at the end, and the others go on.
+    """
+    from samaritan.cli.console import warn
+    from samaritan.errors import FileError
+    from samaritan.infer.batch import predict_cases
+    from samaritan.infer.inputs import check_apart, find_cases
+    from samaritan.infer.prompt_files import read_prompts
+
+    options = _options(axis, window, channel, format, max_windows)
+    check_apart(images, output)
+    manifest = find_cases(images, split=split)
+    asked = None if prompts is None else read_prompts(prompts, mm=mm)
+    with _shown() as (progress, within):
+        predictor, facts = _predictor(model, base, device, precision, progress)
+        predictor.progress = within
+        try:
+            outcome = predict_cases(
+                predictor,
+                manifest,
+                output,
+                options=_windowed(predictor, options),
+                prompts=asked,
+                model=facts,
+                batch_size=batch_size,
+                overwrite=overwrite,
+                draw=_drawer(output) if picture else None,
+                progress=progress,
+            )
+        except KeyboardInterrupt as stop:
+            raise FileError(
+                f"stopped. What is complete stays in {output}; the same command goes on"
+            ) from stop
+    for note, cases in _notes(outcome).items():
+        more = f" and {len(cases) - 1} more" if len(cases) > 1 else ""
+        warn(f"{cases[0]}{more}: {note}")
+    _print(outcome, output, as_json)
+    if outcome.failed:
+        raise FileError(_failures(outcome.failed, output))
+
+
+def _options(
+    axis: int | None, window: str | None, channel: str | None, format: str | None, max_windows: int
+) -> PredictOptions:
+    from samaritan.cli.prompt_options import parse_pair
+    from samaritan.infer.batch import PredictOptions
+
+    return PredictOptions(
+        axis=axis,
+        window=None if window is None else parse_pair(window, "window"),
+        channel=int(channel) if channel is not None and channel.isdigit() else channel,
+        format=format,
+        max_windows=max_windows,
+    )
+
+
+def _windowed(predictor: Predictor, options: PredictOptions) -> PredictOptions:
+    """Let a 3D model cut intensities to the window."""
+    from samaritan.transforms import WindowPreprocess
+
+    if options.window is not None and isinstance(predictor.preprocess, WindowPreprocess):
+        predictor.preprocess = replace(predictor.preprocess, clamp=options.window)
+    return options
+
+
+def _predictor(
+    model: str, base: str | None, device: str | None, precision: str, progress: Any
+) -> tuple[Predictor, dict[str, Any]]:
+    """Load the model; also tell what identifies its weights."""
+    from samaritan.cli.console import find_weights
+    from samaritan.infer import Predictor
+    from samaritan.io.files import sha256_of
+
+    progress("loading the model", 0, 0)
+    path = find_weights(model, progress)
+    plain = None if base is None else find_weights(base, progress)
+    predictor = Predictor.from_checkpoint(path, base=plain, device=device, precision=precision)  # type: ignore[arg-type]
+    facts = {
+        "model": predictor.model.config.name,
+        "weights": f"{path.name}, sha256 {sha256_of(path)}",
+        "base": None if plain is None else f"{plain.name}, sha256 {sha256_of(plain)}",
+        "precision": precision,
+    }
+    return predictor, facts
+
+
+def _drawer(output: Path) -> Draw:
+    from samaritan.pictures import draw, save_picture
+
+    def drawn(volume: Any, labels: Any, name: str) -> None:
+        save_picture(
+            draw(volume, mask=labels, title=name), output / "pictures" / f"{name}.png", dpi=100
+        )
+
+    return drawn
+
+
+@contextlib.contextmanager
+def _shown() -> Iterator[tuple[Callable[[str, int, int], None], Callable[[str, int, int], None]]]:
+    """Show how many cases are done, what is being done, and the time left."""
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        SpinnerColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    from samaritan.cli.console import errors
+
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TextColumn("{task.fields[told]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=errors, transient=True, speed_estimate_period=3600) as progress:
+        cases = progress.add_task("cases", total=None, told="")
+        at = [0, 0]
+
+        def report(what: str, done: int, total: int) -> None:
+            at[:] = done, total
+            progress.update(
+                cases,
+                description=what,
+                completed=done,
+                total=total or None,
+                told=f"{done}/{total}" if total else "",
+            )
+
+        def within(what: str, done: int, total: int) -> None:
+            part = min(done / total, 1.0) if total else 0.0
+            progress.update(cases, completed=at[0] + part)
+
+        yield report, within
+
+
+def _notes(outcome: Outcome) -> dict[str, list[str]]:
+    """Which cases each note is about."""
+    found: dict[str, list[str]] = {}
+    for case, notes in outcome.notes.items():
+        for note in notes:
+            found.setdefault(note, []).append(case)
+    return found
+
+
+def _print(outcome: Outcome, output: Path, as_json: bool) -> None:
+    if as_json:
+        typer.echo(json.dumps({"folder": str(output), **outcome.to_dict()}))
+        return
+    told = [f"{len(outcome.done)} done"]
+    if outcome.there:
+        told.append(f"{len(outcome.there)} were there already")
+    if outcome.without_prompts:
+        names = ", ".join(outcome.without_prompts[:5])
+        more = ", ..." if len(outcome.without_prompts) > 5 else ""
+        told.append(f"{len(outcome.without_prompts)} without prompts ({names}{more})")
+    if outcome.failed:
+        told.append(f"{len(outcome.failed)} failed")
+    typer.echo(f"cases: {', '.join(told)}")
+    typer.echo(f"written: {output}")
+
+
+def _failures(failed: dict[str, str], output: Path) -> str:
+    lines = [f"  {case}: {why}" for case, why in failed.items()]
+    more = f"\n  and {len(lines) - MOST_TOLD} more" if len(lines) > MOST_TOLD else ""
+    n = len(lines)
+    return (
+        f"{n} {'cases' if n > 1 else 'case'} could not be predicted (all in {output / 'predict.json'}):\n"
+        + "\n".join(lines[:MOST_TOLD])
+        + more
+    )
