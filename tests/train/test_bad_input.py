@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,10 +11,25 @@ import torch
 from torch import Tensor
 from train.toys import Slices, multiclass, trainer_of
 
+from samaritan.checkpoints import load_model
 from samaritan.errors import CheckpointError, ConfigError, FileError, TrainingError
 from samaritan.train import Machine, RunFolder
 from samaritan.train.loading import load
 from samaritan.train.state import read_state, write_state
+
+resource = pytest.importorskip("resource", reason="limits of file sizes are Unix's")
+UNLIMITED = resource.RLIM_INFINITY
+
+
+@contextlib.contextmanager
+def no_more_than(count: int) -> Iterator[None]:
+    """Let the system refuse files of more bytes, as a full disk does: halfway."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (count, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 class Poisoned(Slices):
@@ -59,6 +76,35 @@ def test_a_full_disk_is_told_and_the_checkpoint_before_stays(tmp_path, monkeypat
         write_state(path, {"a": torch.zeros(3)})
     assert torch.equal(read_state(path)["a"], torch.ones(3))
     assert [p.name for p in tmp_path.iterdir()] == ["state.pt"]
+
+
+def test_a_disk_that_is_full_halfway_is_told_by_the_reason_of_the_system(tmp_path) -> None:
+    path = tmp_path / "state.pt"
+    write_state(path, {"a": torch.ones(3)})
+    with no_more_than(20_000), pytest.raises(FileError, match=r"File too large.*free some space"):
+        write_state(path, {"a": torch.zeros(100_000)})
+    assert torch.equal(read_state(path)["a"], torch.ones(3))
+    assert [p.name for p in tmp_path.iterdir()] == ["state.pt"]
+
+
+def test_a_run_on_a_full_disk_goes_on_when_there_is_space(tmp_path) -> None:
+    recipe = multiclass("run.epochs=3")
+    whole = trainer_of(recipe, tmp_path / "whole").run()
+    run = trainer_of(recipe, tmp_path / "run")
+    validate, room = run._validate, (tmp_path / "whole/last.safetensors").stat().st_size // 2
+
+    def validate_once() -> None:
+        if run.progress.epoch == 2:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (room, UNLIMITED))
+        validate()
+
+    object.__setattr__(run, "_validate", validate_once)
+    with no_more_than(UNLIMITED), pytest.raises(FileError, match="File too large"):
+        run.run()
+    assert not [p.name for p in (tmp_path / "run").iterdir() if "tmp" in p.name]
+    load_model(tmp_path / "run/best.safetensors")
+    again = trainer_of(recipe, tmp_path / "run", resume=True).run(resume=True)
+    assert again == whole
 
 
 def test_a_folder_that_cannot_be_made_leaves_nothing(tmp_path) -> None:

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 
 from samaritan.adapt.inject import adapters_of
 from samaritan.adapt.lora import Lora
 from samaritan.checkpoints.adapted import TABLES
+from samaritan.checkpoints.saving import write_torch
 from samaritan.errors import CheckpointError
 from samaritan.io.files import replacing
 from samaritan.models.sam import Sam
@@ -62,10 +62,7 @@ def save_official(
         raise CheckpointError(f"the layout {chosen!r} has no place for an optimizer")
     path = Path(path).expanduser()
     with replacing(path) as (temporary,):
-        try:
-            torch.save(content, temporary)
-        except RuntimeError as error:  # torch's own word for a disk that is full
-            raise OSError(str(error).splitlines()[0]) from error
+        write_torch(content, temporary)
     return path
 
 

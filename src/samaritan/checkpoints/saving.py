@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
@@ -72,6 +73,21 @@ def save_weights(
             f"{path} cannot be written: {error}. Check the folder and its free space"
         ) from error
     return path
+
+
+def write_torch(content: Any, path: Path) -> None:
+    """Write with torch.save.
+
+    Raises:
+        OSError: with the reason of the system, such as a full disk, which torch's own error hides.
+    """
+    try:
+        with path.open("wb") as file:
+            torch.save(content, file)
+    except RuntimeError as error:
+        hidden = error.__context__
+        reason = hidden if isinstance(hidden, OSError) else OSError(str(error).splitlines()[0])
+        raise reason from error
 
 
 def _chosen(model: Sam, only: str) -> dict[str, Tensor]:

@@ -43,10 +43,10 @@ def sniff(path: Path) -> Kind:
     _check_text(path, head, size)
     if head[:4] == b"PK\x03\x04":
         return "torch zip"
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= size - 8:
+        return "safetensors"  # first: a header of 0x280 bytes begins like a pickle
     if head[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
         return "torch legacy"
-    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= size - 8:
-        return "safetensors"
     if head[257:262] == b"ustar":
         raise UnsupportedFormat(
             f"{path} is a tar archive. If torch 0.1 wrote it: load and save it again with torch 1.0 to "

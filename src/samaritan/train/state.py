@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from samaritan.checkpoints.saving import write_torch
 from samaritan.errors import CheckpointError, FileError
 from samaritan.io.files import replacing
 
@@ -23,11 +24,11 @@ def write_state(path: Path, state: Mapping[str, Any]) -> None:
     """
     with replacing(path) as (temporary,):
         try:
-            torch.save({"version": VERSION, **state}, temporary)
-        except (OSError, RuntimeError) as error:  # a full disk is a RuntimeError of torch's writer
+            write_torch({"version": VERSION, **state}, temporary)
+        except OSError as error:
             raise FileError(
-                f"{path} could not be written: {error}. The checkpoint before it is kept; free some space "
-                "and go on with --resume"
+                f"{path} could not be written: {error.strerror or error}. The checkpoint before it is kept; "
+                "free some space and go on with --resume"
             ) from error
 
 
