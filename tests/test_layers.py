@@ -26,8 +26,10 @@ LAYERS = (
     {"io", "transforms", "models", "adapt", "losses", "metrics", "simulate", "phantoms"},
     {"assembly"},  # models with their adapters: the two know nothing of each other
     {"recipes", "data", "checkpoints", "pictures"},
-    {"evaluation"},
     {"infer", "train", "export"},
+    {
+        "evaluation"
+    },  # asks models as a person does, so it stands on infer; of masks alone it needs no torch
     {"environment"},
     {"cli"},
     {"__main__"},
@@ -38,7 +40,7 @@ RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}
 
 TORCH_ROOMS = {
     "transforms", "models", "adapt", "losses", "simulate", "assembly", "data", "checkpoints", "infer",
-    "train", "export", "environment",
+    "train", "export", "environment", "evaluation",
 }  # fmt: skip
 """Rooms that may import torch at all; the command line may inside functions."""
 
