@@ -88,12 +88,13 @@ def test_a_prompt_without_clicks_is_a_level_line() -> None:
     rows = [*curve_rows(), *(row(f"hearts {case}", 1, 0.9, 2.0, prompt="box") for case in range(4))]
     text = page(Report("clicks", rows, get_protocol()))
     assert "<title>box: 0.900 (0.900 to 0.900), n = 4</title>" in text
-    assert "By prompt" in text
+    assert "Dice at a glance" in text
+    assert text.count("every prompt, every metric") == 2 + ("no group" in text)
 
 
 def test_curves_of_infinite_distances_show_medians() -> None:
     rows = curve_rows()
     rows[0] = row("hearts 0", 1, 0.0, math.inf, "missed", prompt="points", clicks=1)
     text = page(Report("clicks", rows, get_protocol()))
-    assert "median HD95 (mm): all cases" in text
+    assert "median HD95 (mm): mean of data sets" in text
     assert "nan" not in text.lower().split("<script>")[0].replace("finance", "")

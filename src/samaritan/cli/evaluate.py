@@ -1,4 +1,4 @@
-"""`samaritan evaluate`: measure masks against references, and write a report that people like to read."""
+"""`samaritan evaluate`: measure masks, or a model, against references, and write a report to look at."""
 
 from __future__ import annotations
 
@@ -17,17 +17,21 @@ if TYPE_CHECKING:
 _WHAT = "What to compare"
 _HOW = "How to measure"
 _OUTPUT = "Results"
+_TRIED = "A model"
+_PROMPTS = "What a model is asked"
 _PRINTED = ("dice", "surface_dice", "hd95")
 
 
 def evaluate(
-    predictions: Annotated[Path, typer.Argument(help="A folder of masks, or one mask.")],
-    references: Annotated[
-        Path, typer.Argument(help="A folder of references with the same names, or one.")
-    ],
     output: Annotated[
         Path, typer.Option("--output", "-o", help="Folder for the report.", rich_help_panel=_OUTPUT)
     ],
+    predictions: Annotated[
+        Path | None, typer.Argument(help="A folder of masks, or one mask; or use --model.")
+    ] = None,
+    references: Annotated[
+        Path | None, typer.Argument(help="A folder of references with the same names, or one.")
+    ] = None,
     labels: Annotated[
         str | None,
         typer.Option(help="Labels to measure: 1,2=spleen,liver.", rich_help_panel=_WHAT),
@@ -68,18 +72,126 @@ def evaluate(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the summary as JSON.", rich_help_panel=_OUTPUT)
     ] = False,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            "-m",
+            help="Measure a model: a weight file, a run folder, or a name.",
+            rich_help_panel=_TRIED,
+        ),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data",
+            "-d",
+            help="On a manifest, or a data set of `prepare`.",
+            rich_help_panel=_TRIED,
+        ),
+    ] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(
+            help="The plain model's weights, for files of adapters.", rich_help_panel=_TRIED
+        ),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="cpu, cuda, cuda:1, mps.", rich_help_panel=_TRIED)
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Only this part of the manifest.", rich_help_panel=_TRIED)
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option(help="At most this many cases of each set.", rich_help_panel=_TRIED, min=1),
+    ] = None,
+    group_by: Annotated[
+        str,
+        typer.Option(help="Tables by: set, modality, split, none.", rich_help_panel=_TRIED),
+    ] = "set",
+    prompts: Annotated[
+        str | None,
+        typer.Option(
+            help="Of box, points, clicks, box+clicks; the first three.", rich_help_panel=_PROMPTS
+        ),
+    ] = None,
+    points: Annotated[
+        str, typer.Option(help="Numbers of points given.", rich_help_panel=_PROMPTS)
+    ] = "1,3,5,9",
+    clicks: Annotated[
+        int,
+        typer.Option(
+            help="Clicks, each of which corrects the last answer.", rich_help_panel=_PROMPTS, min=1
+        ),
+    ] = 10,
+    objects: Annotated[
+        str,
+        typer.Option(help="labels, components, or the largest of each.", rich_help_panel=_PROMPTS),
+    ] = "labels",
+    max_objects: Annotated[
+        int | None,
+        typer.Option(help="At most this many of a case.", rich_help_panel=_PROMPTS, min=1),
+    ] = None,
+    min_size: Annotated[
+        int, typer.Option(help="Pixels or voxels of an object.", rich_help_panel=_PROMPTS, min=1)
+    ] = 1,
+    box: Annotated[str, typer.Option(help="exact or jitter.", rich_help_panel=_PROMPTS)] = "exact",
+    click: Annotated[str, typer.Option(help="core or random.", rich_help_panel=_PROMPTS)] = "core",
+    baseline: Annotated[
+        str | None,
+        typer.Option(help="ellipse: fill the box with one.", rich_help_panel=_PROMPTS),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of all draws.", rich_help_panel=_PROMPTS)] = 0,
 ) -> None:
-    """Measure masks against references, in millimetres, and write a page with tables, charts and pictures.
+    """Measure masks against references, or a model on data; write a page with tables, charts and pictures.
 
     Files belong together by name, whatever their formats. A missing prediction counts as a missed object.
+    A model is asked with boxes and clicks that are simulated, the same ones each time.
     """
+    from samaritan.cli.evaluate_model import Wanted, evaluate_model
+
+    asked = Wanted(
+        model, data, base, device, split, limit, group_by, prompts, points, clicks, objects,
+        max_objects, min_size, box, click, baseline, seed,
+    )  # fmt: skip
+    given = {
+        "--labels": labels, "--binary": binary, "--images": images, "--groups": groups,
+        "--resample": resample, "--workers": workers > 1,
+    }  # fmt: skip
+    if asked.checked(predictions, references, [name for name, value in given.items() if value]):
+        evaluate_model(asked, output, protocol, tolerance, pictures, as_json)
+        return
+    assert predictions is not None
+    assert references is not None
+    _compare(
+        predictions, references, output, labels, binary, images, groups, protocol, tolerance,
+        resample, workers, pictures, as_json,
+    )  # fmt: skip
+
+
+def _compare(
+    predictions: Path,
+    references: Path,
+    output: Path,
+    labels: str | None,
+    binary: bool,
+    images: Path | None,
+    groups: Path | None,
+    protocol: str,
+    tolerance: float | None,
+    resample: bool,
+    workers: int,
+    pictures: int,
+    as_json: bool,
+) -> None:
+    """Measure two folders, or two files."""
     from samaritan.cli.console import bars, warn
     from samaritan.errors import FileError
     from samaritan.evaluation import Report, compare, match, read_groups, write_report
     from samaritan.evaluation.choosing import picture_cases
     from samaritan.evaluation.comparing import Settings
     from samaritan.evaluation.matching import names_beside
-    from samaritan.evaluation.report import as_json as told_as_json
     from samaritan.evaluation.report import check_folder
     from samaritan.metrics import get_protocol
 
@@ -116,13 +228,21 @@ def evaluate(
     where = write_report(made, output)
     for note in notes[:10]:
         warn(note)
+    tell(made, where, as_json)
+
+
+def tell(report: Report, page: Path, as_json: bool) -> None:
+    """Print what came of it, and fail where cases could not be measured."""
+    from samaritan.errors import FileError
+    from samaritan.evaluation.report import as_json as told_as_json
+
     if as_json:
-        typer.echo(json.dumps({**told_as_json(made, rows=False), "page": str(where)}, indent=1))
+        typer.echo(json.dumps({**told_as_json(report, rows=False), "page": str(page)}, indent=1))
     else:
-        _print(made)
-        typer.echo(f"report: {where}")
-    if found.problems:
-        raise FileError(_problems(found.problems))
+        (_print_prompts if report.prompts else _print)(report)
+        typer.echo(f"report: {page}")
+    if report.problems:
+        raise FileError(problems_told(report.problems))
 
 
 def _parse_labels(text: str | None) -> tuple[tuple[int | str, ...] | None, dict[int, str]]:
@@ -148,14 +268,15 @@ def _parse_labels(text: str | None) -> tuple[tuple[int | str, ...] | None, dict[
 
 def _nothing(problems: dict[str, str] | Any, references: Path) -> str:
     if problems:
-        return _problems(problems)
+        return problems_told(problems)
     return (
         f"{references} and the predictions hold no label at all: there is nothing to measure. "
         "Name the labels that you expect with --labels"
     )
 
 
-def _problems(problems: Any) -> str:
+def problems_told(problems: Any) -> str:
+    """Name the cases that could not be measured."""
     lines = [f"  {case}: {why}" for case, why in problems.items()]
     more = f"\n  and {len(lines) - 20} more, see the report" if len(lines) > 20 else ""
     n = len(lines)
@@ -200,6 +321,26 @@ def _print(report: Report) -> None:
         counts = (line.n_cases, line.n_missed, line.n_invented)
         values = [_mean(line.stats[key], key) if key in line.stats else "" for key in keys]
         table.add_row(line.name, *map(str, counts), *values)
+    Console(highlight=False).print(table)
+
+
+def _print_prompts(report: Report) -> None:
+    """Print the first score of every set and prompt."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from samaritan.evaluation.overview import few_columns, lines_of, score_of
+    from samaritan.evaluation.trial import told
+    from samaritan.metrics.names import metric
+
+    lines, columns, key = lines_of(report), few_columns(report), score_of(report)
+    table = Table(caption=metric(key).title)
+    for head in ("data set", "objects", *(told(*column) for column in columns)):
+        table.add_column(head, justify="left" if head == "data set" else "right")
+    for name, own in lines.items():
+        first = next(iter(own.values()))
+        values = [_mean(own[c].stats[key], key) if c in own else "" for c in columns]
+        table.add_row(name, str(first.n_found + first.n_missed), *values)
     Console(highlight=False).print(table)
 
 

@@ -131,6 +131,43 @@ def curves(lines: Lines, key: str, *, beside: Iterable[Lines] = ()) -> str:
     return "".join((*parts, "</svg>"))
 
 
+def calibration(bins: Sequence[tuple[float, float, int]]) -> str:
+    """Draw what was reached against what was expected, both from 0 to 1, with the line where they agree.
+
+    Args:
+        bins: (expected, reached, number of answers).
+    """
+    left, right, top, bottom = 150.0, 390.0, 8.0, 248.0
+    most = max((n for _, _, n in bins), default=1)
+
+    def x(value: float) -> float:
+        return left + min(max(value, 0.0), 1.0) * (right - left)
+
+    def y(value: float) -> float:
+        return bottom - min(max(value, 0.0), 1.0) * (bottom - top)
+
+    parts = [f'<svg viewBox="0 0 {_WIDTH} 284" role="img" aria-label="true against expected IoU">']
+    for tick in (0, 0.25, 0.5, 0.75, 1):
+        parts.append(
+            f'<path class="axis" d="M{x(tick):.1f} {top} V{bottom} M{left} {y(tick):.1f} H{right}"/>'
+            f'<text x="{x(tick):.1f}" y="{bottom + 15}" text-anchor="middle">{tick:g}</text>'
+            f'<text x="{left - 6}" y="{y(tick) + 4:.1f}" text-anchor="end">{tick:g}</text>'
+        )
+    parts.append(
+        f'<path class="mean" stroke-dasharray="5 4" d="M{left} {bottom} L{right} {top}"/>'
+        f'<text x="{(left + right) / 2}" y="{bottom + 32}" text-anchor="middle">expected IoU</text>'
+        f'<text x="{left - 40}" y="{(top + bottom) / 2}" text-anchor="end">true IoU</text><g class="c0">'
+    )
+    for expected, reached, n in bins:
+        told = f"expected {expected:.3f}, reached {reached:.3f}, n = {n}"
+        size = 3 + 8 * math.sqrt(n / most)
+        parts.append(
+            f'<circle class="knot" fill-opacity=".6" cx="{x(expected):.1f}" cy="{y(reached):.1f}" '
+            f'r="{size:.1f}"><title>{told}</title></circle>'
+        )
+    return "".join((*parts, "</g></svg>"))
+
+
 def _curve(
     name: str,
     points: Sequence[Point],

@@ -11,6 +11,14 @@ from typing import TYPE_CHECKING
 
 from samaritan.evaluation import charts
 from samaritan.evaluation.cells import cell, mean, number_cell, stat_cell, table
+from samaritan.evaluation.estimates import OPENING, pace
+from samaritan.evaluation.overview import (
+    ALL_SETS,
+    estimate_part,
+    mean_of_sets,
+    overview,
+    prompt_tiles,
+)
 from samaritan.metrics import Row, Summary
 from samaritan.metrics.names import metric
 from samaritan.metrics.summary import Stat
@@ -36,11 +44,13 @@ def page(report: Report) -> str:
             _head(report),
             _tiles(report),
             _alerts(report),
+            overview(report),
             _curves(report),
             _summaries(report),
             _distributions(report),
             _groups(report),
             _pictures(report),
+            estimate_part(report.estimates, pace(report.rows)),
             _cases(report),
             f"<h2>How it was measured</h2><p>{escape(report.protocol.explanation)}</p>"
             f"<p>{escape(_INTERVALS)}</p>",
@@ -70,7 +80,9 @@ def _tiles(report: Report) -> str:
     """The few numbers that one looks for first; with prompts these stand in the tables."""
     overall = report.summaries()
     tiles = [("cases", f"{len({row.case for row in report.rows})}", "", False)]
-    if len(overall) == 1:
+    if report.prompts:
+        tiles = prompt_tiles(report)
+    elif len(overall) == 1:
         (summary,) = overall
         wanted = {"dice", "surface", "hd95"} if "dice" in summary.stats else {"iou"}
         for key in list(summary.stats):
@@ -139,13 +151,14 @@ def _curves(report: Report) -> str:
         return ""
     sets: dict[str, list[Summary]] = {"all cases": report.summaries()}
     if report.is_grouped:
+        sets = {ALL_SETS: mean_of_sets(report.summaries("group"))}
         for summary in report.summaries("group"):
             sets.setdefault(str(summary.key["group"]) or "no group", []).append(summary)
     cards = []
     for place, key in enumerate(_charted(report.rows)):
         lines = {name: _lines(summaries, key) for name, summaries in sets.items()}
-        median = _needs_median(report.summaries(), key)
-        for name in lines if place == 0 else ("all cases",):
+        median = _needs_median(next(iter(sets.values())), key)
+        for name in lines if place == 0 else tuple(lines)[:1]:
             if lines[name]:
                 beside = lines.values() if place == 0 else ()
                 chart = charts.curves(lines[name], key, beside=beside)
@@ -197,15 +210,34 @@ def _summaries(report: Report) -> str:
     overall, labels = report.summaries(), report.summaries("label")
     if not report.prompts:
         return _table_of_summaries("By label", labels, overall if len(labels) > 1 else ())
-    told = _table_of_summaries("By prompt", overall, ())
-    several = len({row.label for row in report.rows}) > 1
-    return told + (_table_of_summaries("By label", labels, ()) if several else "")
+    told = "" if report.is_grouped else _table_of_summaries("By prompt", overall, ())
+    if len({(row.group, row.label) for row in report.rows}) < 2 or len(_sets(report)) > 1:
+        return told
+    return told + _table_of_summaries("By label", labels, ())
 
 
 def _groups(report: Report) -> str:
+    """One table; with prompts, a table for each set, with its labels where it has several."""
     if not report.is_grouped:
         return ""
-    return _table_of_summaries("By group", report.summaries("group"), ())
+    summaries = report.summaries("group")
+    if not report.prompts:
+        return _table_of_summaries("By group", summaries, ())
+    told = "<h2>By data set</h2>"
+    for name in _sets(report):
+        own = [s for s in summaries if s.key["group"] == name]
+        several = len({row.label for row in report.rows if row.group == name}) > 1
+        labels = report.summaries("group", "label") if several else ()
+        told += (
+            f"<details><summary><b>{escape(name or 'no group')}</b>: every prompt, every metric</summary>"
+            + _table_of_summaries("", [s for s in labels if s.key["group"] == name], own)
+            + "</details>"
+        )
+    return told
+
+
+def _sets(report: Report) -> list[str]:
+    return list(dict.fromkeys(row.group for row in report.rows))
 
 
 def _table_of_summaries(
@@ -213,7 +245,8 @@ def _table_of_summaries(
 ) -> str:
     """A line for each summary: counts, then mean and interval of each metric."""
     lines = [*summaries, *overall]
-    metrics = list(dict.fromkeys(key for summary in lines for key in summary.stats))
+    known = dict.fromkeys(key for summary in lines for key in summary.stats)
+    metrics = [key for key in known if key != OPENING]
     keys = [key for key in ("group", "prompt", "clicks") if any(key in s.key for s in lines)]
     named = any("label" in s.key for s in lines)
     heads = [(key, True) for key in keys] + ([("label", True)] if named else [])
@@ -237,13 +270,13 @@ def _table_of_summaries(
             cells.append("<td></td>" if stat is None else stat_cell(stat, key))
         whole = ' class="all"' if named and "label" not in summary.key else ""
         body.append(f"<tr{whole}>{''.join(cells)}</tr>")
-    return f"<h2>{escape(title)}</h2>" + table(heads, body)
+    return (f"<h2>{escape(title)}</h2>" if title else "") + table(heads, body)
 
 
 def _cases(report: Report) -> str:
     """Every row, the worst first."""
     rows = list(report.rows)
-    metrics = list(dict.fromkeys(key for row in rows for key in row.values))
+    metrics = [k for k in dict.fromkeys(k for row in rows for k in row.values) if k != OPENING]
     first = metrics[0] if metrics else ""
     rows.sort(key=lambda row: (not row.counted, row.values.get(first, math.inf)))
     about = [
@@ -289,6 +322,7 @@ def _pictures(report: Report) -> str:
         for name, colour in report.colours
     )
     shown = []
+    wide = " wide" if report.prompts else ""
     for kind, title in (("worst", "Worst"), ("median", "Median"), ("best", "Best")):
         figures = [
             f'<figure><img alt="{escape(p.case)}" src="data:image/png;base64,'
@@ -299,12 +333,19 @@ def _pictures(report: Report) -> str:
         ]
         if figures:
             shown.append(
-                f'<h3>{title} cases</h3><div class="pictures">{"".join(figures)}</div><br>'
+                f'<h3>{title} cases</h3><div class="pictures{wide}">{"".join(figures)}</div><br>'
             )
+    marks = _MARKS if report.prompts else ""
     return (
         '<h2>Pictures</h2><p class="dim">The slice with most disagreement: the reference is filled, the '
-        f'prediction outlined. Click to enlarge.</p><div class="legend">{legend}</div>{"".join(shown)}'
+        f'prediction outlined. {marks}Click to enlarge.</p><div class="legend">{legend}</div>{"".join(shown)}'
     )
+
+
+_MARKS = (
+    "A green plus is a click on the object, a red cross one off it, the white frame the box; thin ones lie "
+    "before or behind the slice. "
+)  # fmt: skip
 
 
 def _charted(rows: Sequence[Row]) -> list[str]:

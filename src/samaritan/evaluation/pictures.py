@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from samaritan.metrics.overlap import Array
-from samaritan.pictures.marks import PALETTE, outline
+from samaritan.pictures.marks import BOX, NEGATIVE, PALETTE, POSITIVE, halo, outline
 from samaritan.pictures.planes import as_shown, choose_window, is_colour
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from samaritan.geometry import Grid
+    from samaritan.prompts import Boxes, Points
     from samaritan.volume import LabelMap, Volume
 
 DPI = 96
@@ -46,42 +49,106 @@ def draw_case(
         image: what was segmented, on any grid.
         labels: those to show, in the order of their colours; by default all.
     """
+    return draw_panels([Panel(prediction)], reference, image=image, labels=labels)
+
+
+@dataclass(frozen=True, eq=False)
+class Panel:
+    """A prediction, and what was pointed at to get it.
+
+    Attributes:
+        prediction: label map.
+        title: written into its upper left corner.
+        points: clicks.
+        boxes: boxes.
+    """
+
+    prediction: LabelMap
+    title: str = ""
+    points: Points | None = None
+    boxes: Boxes | None = None
+
+
+def draw_panels(
+    panels: Sequence[Panel],
+    reference: LabelMap,
+    *,
+    image: Volume | None = None,
+    labels: Sequence[int] | None = None,
+) -> bytes:
+    """Draw several predictions of one case side by side, behind the image alone, as a PNG.
+
+    The slice is the one where the last prediction differs most. Clicks before or behind it are drawn thin.
+    With prompts it is cut to the reference and to them, without what lies far off.
+
+    Args:
+        panels: what to draw, on the grid of the reference.
+        reference: filled in every panel.
+        image: what was segmented, on any grid; its panel is left out without one.
+        labels: those to show, in the order of their colours; by default all.
+    """
     from matplotlib.figure import Figure
 
+    maps = [reference, *(panel.prediction for panel in panels)]
     shown = (
-        list(labels) if labels is not None else sorted({*prediction.labels(), *reference.labels()})
+        list(labels) if labels is not None else sorted({v for one in maps for v in one.labels()})
     )
     if image is not None:
         image = as_shown(image)
         if not image.grid.same_as(reference.grid):
             image = _moved(image, reference)
-    axis, index = _slice(prediction.array, reference.array)
-    one, two = (_turned(labels_of.slice(axis, index)) for labels_of in (prediction, reference))
-    rows, columns = _window(np.isin(one.array, shown) | np.isin(two.array, shown))
+    axis, index = _slice(maps[-1].array, reference.array)
+    flats = [_turned(one.slice(axis, index)) for one in maps]
+    marks = [_marks(panel, flats[0]) for panel in panels]
+    prompted = any(mark.points or mark.boxes for mark in marks)
+    touched = np.logical_or.reduce(
+        [np.isin(f.array, shown) for f in flats[: 1 if prompted else None]]
+    )
+    for mark in marks:
+        mark.touch(touched)
+    rows, columns = _window(touched)
     cut = (rows, columns)
-    ratio = one.sides[0] / one.sides[1]
+    ratio = flats[0].sides[0] / flats[0].sides[1]
     height, width = (rows.stop - rows.start) * ratio, columns.stop - columns.start
     scale = _PANEL / max(height, width)
-    panels = 1 if image is None else 2
+    first = 0 if image is None else 1
+    count = first + len(panels)
+    across = count if count < 4 else (count + 1) // 2
+    down = -(-count // across)
     figure = Figure(
-        (panels * width * scale + 0.05 * (panels - 1), height * scale), dpi=DPI, facecolor=_BACK
+        (across * width * scale + 0.05 * (across - 1), down * height * scale),
+        dpi=DPI,
+        facecolor=_BACK,
     )
     pixels, limits = None, (0.0, 1.0)
     if image is not None:
         pixels = _turned(image.slice(axis, index)).array[cut]
         limits = choose_window(image, None) if not is_colour(image) else limits
-    for panel in range(panels):
-        axes = figure.add_axes((panel / panels, 0, 1 / panels - (0.008 if panels > 1 else 0), 1))
+    for place in range(count):
+        gap = 0.008 if count > 1 else 0
+        left, top = place % across, place // across
+        axes = figure.add_axes(
+            (
+                left / across,
+                1 - (top + 1) / down + (gap if down > 1 else 0),
+                1 / across - gap,
+                1 / down - (gap if down > 1 else 0),
+            )
+        )
         axes.set_axis_off()
         axes.set_facecolor(_BACK)
         back = (
-            np.zeros((*one.array[cut].shape, 3), np.uint8) + 24
+            np.zeros((*flats[0].array[cut].shape, 3), np.uint8) + 24
             if pixels is None
             else _pixels(pixels)
         )
         axes.imshow(back, cmap="gray", vmin=limits[0], vmax=limits[1], aspect=ratio)
-        if panel == panels - 1:
-            _draw_labels(axes, one.array[cut], two.array[cut], shown, ratio)
+        if place >= first:
+            number = place - first
+            one, two = flats[number + 1].array[cut], flats[0].array[cut]
+            _draw_labels(axes, one, two, shown, ratio)
+            marks[number].draw(axes, (columns.start, rows.start))
+            _write_title(axes, panels[number].title)
         axes.set(xlim=(-0.5, width - 0.5), ylim=(rows.stop - rows.start - 0.5, -0.5))
     file = io.BytesIO()
     figure.savefig(file, format="png", dpi=DPI, metadata={"Software": None})
@@ -96,8 +163,61 @@ def colour_of(position: int) -> str:
 class _Flat:
     """A slice as rows and columns, turned as radiologists have it, with the sides of its pixels."""
 
-    def __init__(self, array: Array, sides: tuple[float, float]) -> None:
-        self.array, self.sides = array, sides
+    def __init__(self, array: Array, sides: tuple[float, float], grid: Grid) -> None:
+        self.array, self.sides, self.grid = array, sides, grid
+
+    def place(self, mm: Array) -> tuple[Array, Array]:
+        """Columns and rows (n, 2) of places in mm, and how many slices they lie before or behind."""
+        at = self.grid.mm_to_index(mm)
+        through = self.grid.shape.index(1)
+        right, down = (axis for axis in range(3) if axis != through)
+        return at[:, [right, down]], at[:, through]
+
+
+class _Marks:
+    """Clicks and boxes in the pixels of a slice."""
+
+    def __init__(self) -> None:
+        self.points: list[tuple[float, float, bool, bool]] = []
+        self.boxes: list[tuple[float, float, float, float, bool]] = []
+
+    def touch(self, inside: Array) -> None:
+        """Mark what must be seen."""
+        rows, columns = inside.shape
+        for x, y, positive, _ in self.points:
+            if not positive:
+                continue
+            inside[min(max(round(y), 0), rows - 1), min(max(round(x), 0), columns - 1)] = True
+        for x, y, wide, high, _ in self.boxes:
+            top, left = max(int(y + 0.5), 0), max(int(x + 0.5), 0)
+            inside[top : int(y + high + 0.5), left : int(x + wide + 0.5)] = True
+
+    def draw(self, axes: Axes, origin: tuple[int, int]) -> None:
+        """Draw them into a panel that begins at `origin` (column, row)."""
+        from matplotlib.patches import Rectangle
+
+        for x, y, wide, high, here in self.boxes:
+            axes.add_patch(
+                Rectangle(
+                    (x - origin[0], y - origin[1]),
+                    wide,
+                    high,
+                    fill=False,
+                    edgecolor=BOX,
+                    linewidth=1.1,
+                    linestyle="-" if here else (0, (4, 3)),
+                    path_effects=halo(2.2, 0.6),
+                    zorder=4,
+                )
+            )
+        for x, y, positive, here in self.points:
+            bold, thin = ("P", "+") if positive else ("X", "x")
+            colour = POSITIVE if positive else NEGATIVE
+            axes.plot(
+                x - origin[0], y - origin[1], bold if here else thin, markersize=7 if here else 5,
+                color=colour, markeredgecolor="white" if here else colour, markeredgewidth=0.8,
+                linestyle="none", zorder=5,
+            )  # fmt: skip
 
 
 def _turned(flat: Any) -> _Flat:
@@ -106,7 +226,32 @@ def _turned(flat: Any) -> _Flat:
     through = view.shape.index(1)
     right, down = (axis for axis in range(3) if axis != through)
     spacing = view.grid.spacing_mm
-    return _Flat(view.array.squeeze(through).swapaxes(0, 1), (spacing[down], spacing[right]))
+    sides = (spacing[down], spacing[right])
+    return _Flat(view.array.squeeze(through).swapaxes(0, 1), sides, view.grid)
+
+
+def _marks(panel: Panel, flat: _Flat) -> _Marks:
+    """Bring prompts to the pixels of a slice."""
+    marks = _Marks()
+    if panel.points is not None and len(panel.points):
+        at, off = flat.place(panel.points.grid.index_to_mm(panel.points.coords))
+        for (x, y), beside, label in zip(at, off, panel.points.labels, strict=True):
+            marks.points.append((float(x), float(y), bool(label), abs(beside) < 0.5))
+    if panel.boxes is not None:
+        for low, high in zip(panel.boxes.start - 0.5, panel.boxes.stop - 0.5, strict=True):
+            at, off = flat.place(panel.boxes.grid.index_to_mm(np.stack([low, high])))
+            (x, y), (right, down) = at.min(axis=0), at.max(axis=0)
+            here = bool(off.min() <= 0 <= off.max())
+            marks.boxes.append((float(x), float(y), float(right - x), float(down - y), here))
+    return marks
+
+
+def _write_title(axes: Axes, title: str) -> None:
+    if title:
+        axes.text(
+            0.015, 0.985, title, transform=axes.transAxes, color="white", fontsize=8, va="top",
+            path_effects=halo(2.2, 0.8), zorder=6,
+        )  # fmt: skip
 
 
 def _moved(image: Volume, reference: LabelMap) -> Volume:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from samaritan.errors import FileError
+from samaritan.evaluation.estimates import Estimate, estimates, pace
+from samaritan.evaluation.overview import mean_of_sets
 from samaritan.io.files import replacing
 from samaritan.metrics import Protocol, Row, Summary, summarise
 from samaritan.metrics.summary import Key
@@ -74,6 +76,11 @@ class Report:
         return ("prompt", "clicks") if prompted else ()
 
     @property
+    def estimates(self) -> list[Estimate]:
+        """How well a model knew its own answers; empty where none was asked."""
+        return estimates(self.rows)
+
+    @property
     def is_grouped(self) -> bool:
         """Whether rows belong to more than one set."""
         return len({row.group for row in self.rows}) > 1
@@ -88,6 +95,9 @@ class Report:
 
 def as_json(report: Report, *, rows: bool = True) -> dict[str, Any]:
     """Everything but the pictures, as JSON holds it.
+
+    With groups, "mean_of_groups" weighs them alike. Of a model that was asked, "iou_estimate" compares the
+    IoU that it expected with the true one, and "median_seconds" tells its pace.
 
     Args:
         report: what to tell.
@@ -108,6 +118,13 @@ def as_json(report: Report, *, rows: bool = True) -> dict[str, Any]:
         told["groups"] = [summary_json(summary) for summary in report.summaries("group")]
         both = report.summaries("group", "label")
         told["groups_and_labels"] = [summary_json(summary) for summary in both]
+        means = mean_of_sets(report.summaries("group"))
+        told["mean_of_groups"] = [summary_json(summary) for summary in means]
+    if report.estimates:
+        told["iou_estimate"] = [asdict(estimate) for estimate in report.estimates]
+    times = pace(report.rows)
+    if times is not None:
+        told["median_seconds"] = {"opening": times.opening, "answer": times.answer}
     if rows:
         told["cases"] = [row_json(row) for row in report.rows]
     checked: dict[str, Any] = plain(told)

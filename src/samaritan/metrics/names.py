@@ -47,6 +47,8 @@ _KNOWN = {
             "relative_volume_error", "relative volume error", "zero", 3,
             "Volume error as a part of the reference.",
         ),
+        Metric("predicted_iou", "expected IoU", "higher", 3, "The model's own estimate of its IoU."),
+        Metric("seconds", "seconds", "lower", 3, "How long the answer took."),
     )
 }  # fmt: skip
 

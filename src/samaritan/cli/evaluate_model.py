@@ -1,0 +1,242 @@
+"""The other half of `samaritan evaluate`: a model on a manifest, with simulated prompts."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import typer
+
+if TYPE_CHECKING:
+    from samaritan.cli.console import Report as Progress
+    from samaritan.data import Manifest
+    from samaritan.evaluation import Picture
+    from samaritan.evaluation.trial import Trial
+    from samaritan.evaluation.trials import Tried
+    from samaritan.infer import Predictor
+    from samaritan.metrics import Protocol
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What was typed about a model and its data."""
+
+    model: str | None
+    data: Path | None
+    base: str | None
+    device: str | None
+    split: str | None
+    limit: int | None
+    group_by: str
+    prompts: str | None
+    points: str
+    clicks: int
+    objects: str
+    max_objects: int | None
+    min_size: int
+    box: str
+    click: str
+    baseline: str | None
+    seed: int
+
+    def checked(
+        self, predictions: Path | None, references: Path | None, given: Sequence[str]
+    ) -> bool:
+        """Whether a model shall be measured; else two folders are.
+
+        Args:
+            predictions: a folder, if one was given.
+            references: a folder, if one was given.
+            given: options that were given and that belong to folders.
+        """
+        model = self.model is not None or self.data is not None
+        folders = predictions is not None or references is not None
+        whole = self.model is not None and self.data is not None
+        if model and (folders or not whole):
+            missing = "--data" if self.data is None else "--model"
+            what = "not two folders as well" if whole else f"{missing} is missing"
+            raise typer.BadParameter(f"a model is measured with --model and --data: {what}")
+        if not model and (predictions is None or references is None):
+            raise typer.BadParameter(
+                "say what to measure: two folders, PREDICTIONS and REFERENCES; or --model with --data"
+            )
+        if model and given:
+            raise typer.BadParameter(f"{', '.join(given)}: for two folders, not for --model")
+        return model
+
+    def trial(self) -> Trial:
+        """What to ask of each object."""
+        from samaritan.errors import ConfigError
+        from samaritan.evaluation.trial import Trial, parse_counts, parse_prompts
+
+        if self.baseline not in (None, "ellipse"):
+            raise ConfigError(f"--baseline {self.baseline!r} is not known; there is: ellipse")
+        words: dict[str, Any] = {"objects": self.objects, "box": self.box, "click": self.click}
+        if self.prompts is not None:
+            words["prompts"] = parse_prompts(self.prompts)
+        return Trial(
+            points=parse_counts(self.points, "--points"),
+            clicks=self.clicks,
+            max_objects=self.max_objects,
+            min_size=self.min_size,
+            baseline=self.baseline is not None,
+            seed=self.seed,
+            **words,
+        )
+
+    def manifest(self) -> Manifest:
+        """The cases to measure on.
+
+        Raises:
+            ConfigError: if there are none in the part that was named.
+        """
+        from samaritan.data import load_manifest
+        from samaritan.errors import ConfigError
+
+        assert self.data is not None
+        manifest = load_manifest(self.data)
+        if self.split is not None:
+            known = manifest.splits()
+            manifest = manifest.select(split=self.split)
+            if not manifest.cases:
+                told = ", ".join(f"{name or 'undecided'} ({n})" for name, n in known.items())
+                raise ConfigError(f"no case is in part {self.split!r}; there are: {told}")
+        if self.limit is None:
+            return manifest
+        counts: dict[str, int] = {}
+        kept = []
+        for case in manifest:
+            counts[case.group] = counts.get(case.group, 0) + 1
+            if counts[case.group] <= self.limit:
+                kept.append(case.id)
+        return manifest.select(ids=kept)
+
+
+def evaluate_model(
+    wanted: Wanted,
+    output: Path,
+    protocol: str,
+    tolerance: float | None,
+    pictures: int,
+    as_json: bool,
+) -> None:
+    """Ask a model for every object, measure its answers, and write the report."""
+    from samaritan.cli.console import bars, warn
+    from samaritan.cli.evaluate import problems_told, tell
+    from samaritan.errors import ConfigError, FileError
+    from samaritan.evaluation import Report, write_report
+    from samaritan.evaluation.report import check_folder
+    from samaritan.evaluation.trials import GroupBy
+    from samaritan.metrics import get_protocol
+
+    convention, trial = get_protocol(protocol, tolerance=tolerance), wanted.trial()
+    if wanted.group_by not in get_args(GroupBy):
+        raise ConfigError(
+            f"--group-by {wanted.group_by!r} is not known; use one of {', '.join(get_args(GroupBy))}"
+        )
+    check_folder(output)
+    manifest = wanted.manifest()
+    with bars() as report:
+        report("loading the model", 0, 0)
+        predictor = _predictor(wanted)
+        found, shown, colours = _tried(
+            predictor, manifest, trial, convention, wanted, pictures, report
+        )
+        if not found.rows:
+            raise FileError(
+                problems_told(found.problems)
+                if found.problems
+                else f"{wanted.data} holds no object to ask for: labels are empty, or --min-size too large"
+            )
+    made = Report(
+        f"{wanted.model} on {manifest.root.name if wanted.data is None else wanted.data.name}",
+        found.rows,
+        convention,
+        _facts(predictor, manifest, trial, wanted),
+        found.problems,
+        found.notes,
+        shown,
+        colours,
+    )
+    where = write_report(made, output)
+    for note in found.notes:
+        warn(note)
+    tell(made, where, as_json)
+
+
+def _predictor(wanted: Wanted) -> Predictor:
+    from samaritan.checkpoints import resolve_model
+    from samaritan.infer import Predictor
+
+    assert wanted.model is not None
+    path = resolve_model(wanted.model)
+    base = None if wanted.base is None else resolve_model(wanted.base)
+    return Predictor.from_checkpoint(path, base=base, device=wanted.device)
+
+
+def _tried(
+    predictor: Predictor,
+    manifest: Manifest,
+    trial: Trial,
+    protocol: Protocol,
+    wanted: Wanted,
+    pictures: int,
+    report: Progress,
+) -> tuple[Tried, Sequence[Picture], Sequence[tuple[str, str]]]:
+    """Ask models with prompts; let the others label."""
+    from samaritan.errors import ConfigError
+    from samaritan.evaluation.labelling import label_cases
+    from samaritan.evaluation.sam_med2d import ask_as_sam_med2d
+    from samaritan.evaluation.showing import Gallery
+    from samaritan.evaluation.trials import ask_by_session, takes_prompts, try_model
+
+    by: Any = wanted.group_by
+    if not takes_prompts(predictor):
+        if wanted.prompts is not None or wanted.baseline is not None:
+            raise ConfigError(
+                f"model {predictor.model.config.name!r} takes no prompts: it labels the whole image. "
+                "Leave out --prompts and --baseline"
+            )
+        if protocol.name == "sam_med2d":
+            raise ConfigError("protocol 'sam_med2d' is for models with prompts; this one has none")
+        found = label_cases(predictor, manifest, protocol, group_by=by, progress=report)
+        return found, (), ()
+    if protocol.name == "samed":
+        raise ConfigError(
+            "protocol 'samed' is for models that label the whole image; this one answers prompts. "
+            "Use samaritan, sam_med2d or sam_med3d"
+        )
+    asking = ask_as_sam_med2d if protocol.name == "sam_med2d" else ask_by_session
+    found = try_model(
+        predictor, manifest, trial, protocol, asking=asking, group_by=by, progress=report
+    )
+    gallery = Gallery(predictor, manifest, trial, asking)
+    return found, *gallery.pictures(found.rows, each=pictures, progress=report)
+
+
+def _facts(
+    predictor: Predictor, manifest: Manifest, trial: Trial, wanted: Wanted
+) -> dict[str, str]:
+    """What was asked of whom, for the head of the page."""
+    from samaritan.evaluation.trials import takes_prompts
+
+    facts = {"model": f"{wanted.model} ({predictor.model.config.name})", "data": str(wanted.data)}
+    if wanted.split is not None:
+        facts["part"] = wanted.split
+    facts["cases"] = f"{len(manifest)} of {len(manifest.patients())} patients"
+    if takes_prompts(predictor):
+        facts["asked"] = trial_words(trial)
+    return {**facts, "device": str(predictor.device), "made": time.strftime("%Y-%m-%d %H:%M")}
+
+
+def trial_words(trial: Trial) -> str:
+    """A trial in a sentence."""
+    words = [f"prompts {', '.join(trial.prompts)}", f"objects: {trial.objects}"]
+    if trial.max_objects is not None:
+        words.append(f"at most {trial.max_objects} of a case")
+    if trial.min_size > 1:
+        words.append(f"from {trial.min_size} voxels")
+    return "; ".join([*words, f"{trial.box} boxes", f"{trial.click} clicks", f"seed {trial.seed}"])
