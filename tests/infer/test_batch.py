@@ -197,9 +197,13 @@ def test_a_full_disk_stops_the_run_with_what_is_complete(
 ) -> None:
     real = batch.write
 
+    def no_space(*_) -> None:
+        raise FileError("it could not be written: No space left on device")
+
     def full(volume, path) -> Path:
         if path.name == "c.nii.gz":
-            raise FileError(f"{path} could not be written: No space left on device")
+            monkeypatch.setattr("samaritan.infer.ledger.Ledger.write", no_space)
+            no_space()
         return real(volume, path)
 
     monkeypatch.setattr(batch, "write", full)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -188,16 +189,19 @@ class _Run:
             elif not overwrite and ledger.is_done(case.id, output, made_from):
                 outcome.there[case.id] = output
             else:
-                waiting.append((case, output, prompts, made_from))
+                waiting.append((case, output, prompts))
                 remove(output)  # made from something else, or to be made anew
                 ledger.cases[case.id] = _waiting(output, made_from)
         ledger.write()
         try:
-            for count, (case, output, prompts, _) in enumerate(waiting):
+            for count, (case, output, prompts) in enumerate(waiting):
                 progress(case.id, count, len(waiting))
                 self.one(case, output, prompts, ledger, outcome)
-        finally:
-            ledger.write()
+        except BaseException:
+            with contextlib.suppress(FileError):  # what stopped the run is what is to be told
+                ledger.write()
+            raise
+        ledger.write()
         progress("done", len(waiting), len(waiting))
         return outcome
 
