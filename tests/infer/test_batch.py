@@ -145,6 +145,7 @@ def test_a_kill_between_a_mask_and_its_record_loses_nothing(classes, images, tmp
     record["cases"]["b"]["status"] = "waiting"
     (out / "predict.json").write_text(json.dumps(record), "utf-8")
     assert set(predict_cases(classes, find_cases(images), out).there) == set("abcd")
+    assert set(status(out).values()) == {"done"}
 
 
 def test_an_image_that_changed_is_done_again(classes, images, tmp_path) -> None:

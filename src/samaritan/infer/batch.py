@@ -188,6 +188,7 @@ class _Run:
                 outcome.without_prompts.append(case.id)
             elif not overwrite and ledger.is_done(case.id, output, made_from):
                 outcome.there[case.id] = output
+                ledger.cases[case.id]["status"] = "done"  # even if a kill came before it was noted
             else:
                 waiting.append((case, output, prompts))
                 remove(output)  # made from something else, or to be made anew
