@@ -125,7 +125,7 @@ def evaluate_model(
 ) -> None:
     """Ask a model for every object, measure its answers, and write the report."""
     from samaritan.cli.console import bars, warn
-    from samaritan.cli.evaluate import problems_told, tell
+    from samaritan.cli.evaluate_told import problems_told, tell
     from samaritan.errors import ConfigError, FileError
     from samaritan.evaluation import Report, write_report
     from samaritan.evaluation.report import check_folder
@@ -189,7 +189,7 @@ def _tried(
     """Ask models with prompts; let the others label."""
     from samaritan.errors import ConfigError
     from samaritan.evaluation.labelling import label_cases
-    from samaritan.evaluation.sam_med2d import ask_as_sam_med2d
+    from samaritan.evaluation.sam_med2d import ask_as_sam_med2d, check_trial
     from samaritan.evaluation.showing import Gallery
     from samaritan.evaluation.trials import ask_by_session, takes_prompts, try_model
 
@@ -209,7 +209,10 @@ def _tried(
             "protocol 'samed' is for models that label the whole image; this one answers prompts. "
             "Use samaritan, sam_med2d or sam_med3d"
         )
-    asking = ask_as_sam_med2d if protocol.name == "sam_med2d" else ask_by_session
+    asking = ask_by_session
+    if protocol.name == "sam_med2d":
+        check_trial(predictor, trial)
+        asking = ask_as_sam_med2d
     found = try_model(
         predictor, manifest, trial, protocol, asking=asking, group_by=by, progress=report
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import math
 from collections.abc import Iterable, Sequence
 from html import escape
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 from samaritan.evaluation import charts
 from samaritan.evaluation.cells import cell, mean, number_cell, stat_cell, table
 from samaritan.evaluation.estimates import OPENING, pace
+from samaritan.evaluation.figures import figures
 from samaritan.evaluation.overview import (
     ALL_SETS,
     estimate_part,
@@ -49,7 +49,7 @@ def page(report: Report) -> str:
             _summaries(report),
             _distributions(report),
             _groups(report),
-            _pictures(report),
+            figures(report),
             estimate_part(report.estimates, pace(report.rows)),
             _cases(report),
             f"<h2>How it was measured</h2><p>{escape(report.protocol.explanation)}</p>"
@@ -312,40 +312,6 @@ def _cases(report: Report) -> str:
         '<input type="search" placeholder="Filter, such as: liver missed" aria-label="Filter cases" '
         'data-for="cases">' + table(heads, body, ident="cases", kind=" tall")
     )
-
-
-def _pictures(report: Report) -> str:
-    if not report.pictures:
-        return ""
-    legend = "".join(
-        f'<span><i style="background:{escape(colour)}"></i>{escape(name)}</span>'
-        for name, colour in report.colours
-    )
-    shown = []
-    wide = " wide" if report.prompts else ""
-    for kind, title in (("worst", "Worst"), ("median", "Median"), ("best", "Best")):
-        figures = [
-            f'<figure><img alt="{escape(p.case)}" src="data:image/png;base64,'
-            f'{base64.b64encode(p.png).decode()}"><figcaption><b>{escape(p.case)}</b> '
-            f'<span class="dim">{escape(p.caption)}</span></figcaption></figure>'
-            for p in report.pictures
-            if p.kind == kind
-        ]
-        if figures:
-            shown.append(
-                f'<h3>{title} cases</h3><div class="pictures{wide}">{"".join(figures)}</div><br>'
-            )
-    marks = _MARKS if report.prompts else ""
-    return (
-        '<h2>Pictures</h2><p class="dim">The slice with most disagreement: the reference is filled, the '
-        f'prediction outlined. {marks}Click to enlarge.</p><div class="legend">{legend}</div>{"".join(shown)}'
-    )
-
-
-_MARKS = (
-    "A green plus is a click on the object, a red cross one off it, the white frame the box; thin ones lie "
-    "before or behind the slice. "
-)  # fmt: skip
 
 
 def _charted(rows: Sequence[Row]) -> list[str]:

@@ -95,10 +95,7 @@ def ask_as_sam_med2d(
         GeometryError: if the case is not a picture.
         ConfigError: if the trial or the model asks for what the published test does not have.
     """
-    if "box+clicks" in trial.prompts or trial.box != "exact":
-        raise ConfigError(
-            "protocol 'sam_med2d' has exact boxes, points and clicks: leave out box+clicks and --box"
-        )
+    check_trial(predictor, trial)
     if not subject.image.is_flat:
         raise GeometryError(
             f"a volume of shape {subject.image.shape}, and protocol 'sam_med2d' is for pictures. Make "
@@ -128,6 +125,19 @@ def ask_as_sam_med2d(
             start, opening = time.perf_counter(), None
 
 
+def check_trial(predictor: Predictor, trial: Trial) -> None:
+    """Refuse what the published test does not have.
+
+    Raises:
+        ConfigError: if the model is not for pictures, or the trial asks for other prompts.
+    """
+    chain_of(predictor)
+    if "box+clicks" in trial.prompts or trial.box != "exact":
+        raise ConfigError(
+            "protocol 'sam_med2d' has exact boxes, points and clicks: leave out box+clicks and --box"
+        )
+
+
 def chain_of(predictor: Predictor) -> SlicePreprocess:
     """The chain of a model for pictures.
 
@@ -146,6 +156,7 @@ def encoded(predictor: Predictor, image: OpenImage, frame: MedFrame) -> Embedded
     chain = chain_of(predictor)
     shown = displayed(image.volume, image.axis)
     pixels = to_bytes(shown.array[:, :, 0], image.statistics["low"], image.statistics["high"])
+    pixels = pixels.reshape(*pixels.shape[:2], -1)  # grey has no axis of channels
     # the chain normalises a picture that has its size already, so it is laid there by value
     plain = chain.tensor(frame.lay(pixels)) if not frame.padded else _padded(chain, frame, pixels)
     with predictor._running():
