@@ -165,3 +165,10 @@ def test_jitter_moves_faces_on_their_own_and_stays_on_the_grid(shape) -> None:
     assert (stop <= torch.tensor(shape)).all()
     assert (stop > start).all()
     assert len((stop - start).unique(dim=0)) > 5
+
+
+@pytest.mark.parametrize("shape", [(3, 17, 23), (2, 9, 8, 7), (1, 5, 5)])
+def test_processors_and_devices_find_the_same_components_and_depths(shape):
+    masks = torch.rand(shape, generator=torch.Generator().manual_seed(0)) > 0.5
+    assert torch.equal(simulate._numbered_one_by_one(masks), simulate._numbered_together(masks))
+    assert torch.equal(simulate._depth_one_by_one(masks), simulate._depth_together(masks))

@@ -161,6 +161,33 @@ def dice_ce_loss(
     return {"total": dice_weight * dice + ce_weight * ce, "dice": dice, "ce": ce}
 
 
+def mask_losses(
+    logits: Float[Tensor, "n m *grid"], masks: Tensor, *, smooth: float = 1.0
+) -> Losses:
+    """Cross-entropy, Dice loss and true IoU of each mask by itself, for whoever chooses among them.
+
+    Args:
+        logits: one map for each mask.
+        masks: "n m *grid": 1 inside.
+        smooth: added above and below in the Dice term.
+
+    Returns:
+        "ce", "dice" and "iou", each "n m"; the IoU is that of the mask where logits exceed 0.
+    """
+    values, target = logits.float(), masks.to(torch.float32)
+    axes = tuple(range(2, values.ndim))
+    ce = F.binary_cross_entropy_with_logits(values, target, reduction="none").mean(dim=axes)
+    probs = values.sigmoid()
+    both, whole = (probs * target).sum(dim=axes), (probs + target).sum(dim=axes)
+    hard = (values > 0).to(torch.float32)
+    met, either = (hard * target).sum(dim=axes), torch.maximum(hard, target).sum(dim=axes)
+    return {
+        "ce": ce,
+        "dice": 1 - (2 * both + smooth) / (whole + smooth),
+        "iou": (met + 1e-7) / (either + 1e-7),
+    }
+
+
 def _dice(probs: Tensor, target: Tensor, *, batch: bool) -> Tensor:
     """One minus soft Dice with 1 above and below, of each mask or of all together."""
     axes = tuple(range(0 if batch else 2, probs.ndim))

@@ -6,6 +6,9 @@ generator that is given. Coordinates are array indices, voxel centres at integer
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
@@ -155,8 +158,13 @@ def components(masks: Masks) -> Numbers:
     >>> components(torch.tensor([[[True, False, True]]])).tolist()
     [[[1, 0, 3]]]
     """
+    work = _numbered_one_by_one if masks.device.type == "cpu" else _numbered_together
+    return work(masks)
+
+
+def _numbered_together(masks: Masks) -> Numbers:
     pool = _POOL[masks.ndim - 1]
-    n_voxels = masks[0].numel()
+    n_voxels = math.prod(masks.shape[1:])
     exact = torch.float32 if n_voxels < 2**24 else torch.float64
     index = torch.arange(1, n_voxels + 1, device=masks.device).reshape(masks.shape[1:])
     labels = torch.where(masks, index, 0)
@@ -185,6 +193,11 @@ def depth(masks: Masks) -> Numbers:
 
     What lies beyond the grid counts as outside.
     """
+    work = _depth_one_by_one if masks.device.type == "cpu" else _depth_together
+    return work(masks)
+
+
+def _depth_together(masks: Masks) -> Numbers:
     pool, ndim = _POOL[masks.ndim - 1], masks.ndim - 1
     left = masks
     steps = torch.zeros(masks.shape, dtype=torch.long, device=masks.device)
@@ -200,6 +213,31 @@ def core(masks: Masks) -> Masks:
     steps = depth(masks)
     deepest = steps.flatten(1).amax(dim=1).reshape(-1, *[1] * (masks.ndim - 1))
     return masks & (steps > CORE * deepest)
+
+
+def _numbered_one_by_one(masks: Masks) -> Numbers:
+    """Number components as `_numbered_together` does; on a CPU, scipy's single pass is much faster."""
+    from scipy import ndimage
+
+    numbers = torch.zeros(masks.shape, dtype=torch.long)
+    for mask, found in zip(masks.numpy(), numbers.numpy(), strict=True):
+        parts, count = ndimage.label(mask, np.ones((3,) * mask.ndim, int))
+        where = np.flatnonzero(parts)
+        last = np.zeros(count + 1, np.int64)
+        np.maximum.at(last, parts.ravel()[where], where + 1)
+        found[...] = last[parts]
+    return numbers
+
+
+def _depth_one_by_one(masks: Masks) -> Numbers:
+    """Find depths as `_depth_together` does; on a CPU, scipy's two passes are much faster."""
+    from scipy import ndimage
+
+    steps = torch.zeros(masks.shape, dtype=torch.long)
+    for mask, found in zip(masks.numpy(), steps.numpy(), strict=True):
+        inner = (slice(1, -1),) * mask.ndim
+        found[...] = ndimage.distance_transform_cdt(np.pad(mask, 1), "chessboard")[inner]
+    return steps
 
 
 def _uniform(

@@ -8,10 +8,12 @@ from dataclasses import replace
 import numpy as np
 
 from samaritan.errors import PromptError
+from samaritan.infer import focus
 from samaritan.infer.engine import OpenImage
 from samaritan.infer.events import Box, Click, Prompt, Refine, StartFrom
 from samaritan.infer.frames import FrameState, Key, answer, prior_logits, upsample
 from samaritan.infer.objects import ObjectState, Patch, patch_on
+from samaritan.transforms import FocusPreprocess
 from samaritan.volume import Volume
 
 
@@ -23,7 +25,10 @@ def apply(image: OpenImage, state: ObjectState, prompt: Prompt) -> ObjectState:
     keys = list(_keys(image, state, prompt))
     for done, key in enumerate(keys):
         image.engine.progress("slices", done, len(keys))
-        frames[key] = _answered(image, key, _frame(image, state, key), prompt)
+        place, frame = _answered(image, state, key, prompt)
+        for old in [known for known in frames if known[:2] == key]:
+            del frames[old]
+        frames[place] = frame
     return replace(state, frames=frames)
 
 
@@ -58,7 +63,7 @@ def _keys(image: OpenImage, state: ObjectState, prompt: Prompt) -> Iterator[Key]
         for index in range(max(first, 0), min(max(last, first + 1), image.volume.shape[axis])):
             yield (axis, index)
     elif isinstance(prompt, Refine):
-        drawn = set(state.frames)
+        drawn = {key[:2] for key in state.frames}
         if state.base is not None:
             others = tuple(a for a in range(3) if a != axis)
             drawn |= {(axis, int(i)) for i in np.flatnonzero(state.base.any(axis=others))}
@@ -69,20 +74,24 @@ def _keys(image: OpenImage, state: ObjectState, prompt: Prompt) -> Iterator[Key]
         yield from sorted(drawn)
 
 
-def _frame(image: OpenImage, state: ObjectState, key: Key) -> FrameState:
-    """Find what is known of a slice; a drawn base becomes its present mask."""
-    if key in state.frames:
-        return state.frames[key]
-    if state.base is not None and np.take(state.base, key[1], axis=key[0]).any():
-        return FrameState(logits=prior_logits(image, key, state.base))
-    return FrameState()
-
-
-def _answered(image: OpenImage, key: Key, frame: FrameState, prompt: Prompt) -> FrameState:
+def _answered(
+    image: OpenImage, state: ObjectState, key: Key, prompt: Prompt
+) -> tuple[Key, FrameState]:
+    """Answer a prompt on a slice; give also where the answer lies: all over the slice, or in a window."""
+    focused = isinstance(image.engine.preprocess, FocusPreprocess)
+    key, frame = next((f for f in state.frames.items() if f[0][:2] == key), (key, FrameState()))
+    base = state.base if frame.logits is None else None
+    if base is not None and not np.take(base, key[1], axis=key[0]).any():
+        base = None
+    if base is not None and not focused:
+        frame = replace(frame, logits=prior_logits(image, key, base))
     if isinstance(prompt, Click):
         frame = frame.with_click(np.asarray(prompt.index, float), prompt.positive)
     elif isinstance(prompt, Box):
         start, stop = np.asarray(prompt.start, float), np.asarray(prompt.stop, float)
         start[key[0]], stop[key[0]] = key[1], key[1] + 1
         frame = replace(frame, box=(start, stop))
-    return answer(image, key, frame, mask_only=isinstance(prompt, Refine))
+    mask_only = isinstance(prompt, Refine)
+    if focused:
+        return focus.answered(image, key, frame, mask_only=mask_only, base=base)
+    return key, answer(image, key, frame, mask_only=mask_only)

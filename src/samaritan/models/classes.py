@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from samaritan.errors import PromptError
-from samaritan.models.prompt_encoder import AnyTensor, PointPrompts
+from samaritan.models.prompt_checks import AnyTensor, PointPrompts
 from samaritan.models.sam import Sam
 
 

@@ -32,6 +32,10 @@ SAMMED3D_QUIRKS = Quirks(rel_pos_axes=True, dense_pe_axes=True, window_padding=T
 """What the official SAM-Med3D weights, and all that were tuned from them, expect."""
 
 
+BACKBONES = ("vit", "unet")
+"""What a model can be made of."""
+
+
 @dataclass(frozen=True)
 class SamConfig:
     """Everything that fixes the shapes and the arithmetic of one model; no weights, no names of files.
@@ -85,6 +89,11 @@ class SamConfig:
     """Mask tokens stand for classes, the first for background: all are predicted, prompts are not taken."""
     interpolate_positions: bool = False
     """Accept images of another size than `image_size`, interpolating position tables on the fly."""
+    backbone: str = "vit"
+    """"vit": SAM's transformers. "unet": convolutions on `levels`, prompts drawn on the grid; of the other
+    fields `width` (of the stem), `patch_size`, `num_mask_tokens` and `embed_dim` count."""
+    levels: tuple[int, ...] = ()
+    """Channels at each level of the U-Net, the finest first, each level half as large as the one before."""
     quirks: Quirks = field(default_factory=Quirks)
     """Historic mistakes to reproduce."""
 
@@ -132,7 +141,7 @@ class SamConfig:
             if isinstance(values.get(key), int):
                 ndim = values.get("ndim")
                 values[key] = (values[key],) * (ndim if ndim in (2, 3) else 1)
-        for key in ("image_size", "patch_size", "global_blocks"):
+        for key in ("image_size", "patch_size", "global_blocks", "levels"):
             if isinstance(values.get(key), list):
                 values[key] = tuple(values[key])
         try:
@@ -220,8 +229,28 @@ def _problems(config: SamConfig) -> Iterable[str]:
         yield f"num_point_embeddings must be 2 (no boxes) or 4, not {c.num_point_embeddings}"
     if c.mask_channels % 4:
         yield f"mask_channels {c.mask_channels} must be a multiple of 4"
+    if c.backbone not in BACKBONES:
+        yield f"backbone must be one of {BACKBONES}, not {c.backbone!r}"
+    if c.backbone == "unet":
+        yield from _unet_problems(c)
+    elif c.levels:
+        yield f"levels {c.levels} are for backbone 'unet'"
     if c.ndim == 2 and (c.quirks.rel_pos_axes or c.quirks.dense_pe_axes):
         yield "quirks rel_pos_axes and dense_pe_axes exist in 3D only"
+
+
+def _unet_problems(config: SamConfig) -> Iterable[str]:
+    c = config
+    if len(c.levels) < 2 or min(c.levels) < 1 or any(level % 8 for level in c.levels):
+        yield f"levels {c.levels} must be at least two multiples of 8"
+    elif c.levels[0] != c.embed_dim:
+        yield f"the first of levels {c.levels} must be embed_dim {c.embed_dim}"
+    if any(p != 4 for p in c.patch_size):
+        yield f"patch_size {c.patch_size} must be 4 on every axis: the stem halves the image twice"
+    if c.quirks != Quirks():
+        yield "quirks are for backbone 'vit'"
+    if c.classes:
+        yield "classes are for backbone 'vit'"
 
 
 def _sam(name: str, width: int, depth: int, heads: int, blocks: tuple[int, ...]) -> SamConfig:
@@ -260,6 +289,27 @@ def _sammed3d(
     )
 
 
+def _unet(name: str, size: int, width: int, levels: tuple[int, ...]) -> SamConfig:
+    """Small models of our own, for pictures."""
+    return SamConfig(
+        name=name,
+        ndim=2,
+        in_channels=3,
+        image_size=(size, size),
+        patch_size=(4, 4),
+        width=width,
+        depth=1,
+        heads=1,
+        global_blocks=(),
+        window_size=1,
+        embed_dim=levels[0],
+        pe_features=levels[0] // 2,
+        decoder_heads=1,
+        backbone="unet",
+        levels=levels,
+    )
+
+
 _B, _L, _H = (2, 5, 8, 11), (5, 11, 17, 23), (7, 15, 23, 31)
 
 _CONFIGS = {
@@ -272,6 +322,8 @@ _CONFIGS = {
         _sammed3d("sammed3d_vit_b", 256, 384, 12, 12, _B),
         _sammed3d("sammed3d_vit_l", 256, 1024, 24, 16, _L),
         _sammed3d("sammed3d_vit_h", 256, 1280, 32, 16, _H),
+        _unet("samaritan_2d", 160, 24, (48, 96, 160, 256)),
+        _unet("unet_tiny", 64, 8, (16, 24)),
         SamConfig(  # windows fill the grid exactly: 4 x 4 windows of 8 x 8 tokens
             name="sam_small",
             ndim=2,

@@ -66,15 +66,37 @@ class MaskDecoder(nn.Module):
             PromptError: if the sets of prompts cannot be shared out among the images.
             ConfigError: if grids or channels differ.
         """
+        return self._decode(
+            image_embeddings,
+            image_pe,
+            sparse_prompt_embeddings,
+            dense_prompt_embeddings,
+            self._chosen(multimask_output),
+        )
+
+    def every_mask(
+        self,
+        *,
+        image_embeddings: Float[Tensor, "b e *grid"],
+        image_pe: Float[Tensor, "1 _ ..."],
+        sparse_prompt_embeddings: Float[Tensor, "n t _"],
+        dense_prompt_embeddings: Float[Tensor, "m _ ..."],
+    ) -> tuple[Float[Tensor, "sets c *low_res"], Float[Tensor, "sets c"]]:
+        """As `forward`, for all mask tokens at once: the single one first, then the several."""
+        every = range(len(self.output_hypernetworks_mlps))
         sparse, dense = sparse_prompt_embeddings, dense_prompt_embeddings
-        _check(image_embeddings, image_pe, sparse, dense)
-        n = max(len(image_embeddings), len(sparse), len(dense))
-        image, sparse, dense = (_repeat(x, n) for x in (image_embeddings, sparse, dense))
+        return self._decode(image_embeddings, image_pe, sparse, dense, every)
+
+    def _decode(
+        self, embeddings: Tensor, image_pe: Tensor, sparse: Tensor, dense: Tensor, chosen: range
+    ) -> tuple[Tensor, Tensor]:
+        _check(embeddings, image_pe, sparse, dense)
+        n = max(len(embeddings), len(sparse), len(dense))
+        image, sparse, dense = (repeat_sets(x, n) for x in (embeddings, sparse, dense))
         own = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
         tokens = torch.cat([own.expand(n, -1, -1), sparse], dim=1)
         source = self.fuse(image, dense)
         queries, keys = self.transformer(_tokens(source), _tokens(image_pe), tokens)
-        chosen = self._chosen(multimask_output)
         grid = source.shape[2:]
         masks = self._masks(queries, keys.transpose(1, 2).unflatten(2, grid), chosen)
         return masks, self.iou_prediction_head(queries[:, 0])[:, chosen.start : chosen.stop]
@@ -115,7 +137,7 @@ def _tokens(x: Float[Tensor, "n e *grid"]) -> Float[Tensor, "n k e"]:
     return x.flatten(2).transpose(1, 2)
 
 
-def _repeat(x: Tensor, n: int) -> Tensor:
+def repeat_sets(x: Tensor, n: int) -> Tensor:
     """Repeat each entry of a batch, in place where it stands; one entry is a view."""
     if len(x) == n:
         return x

@@ -9,15 +9,9 @@ import torch
 from jaxtyping import Float, Num
 from torch import Tensor, nn
 
-from samaritan.errors import PromptError
 from samaritan.models.config import Quirks, SamConfig
 from samaritan.models.layers import CONV, ChannelNorm
-
-AnyTensor = Num[Tensor, "..."]
-"""A prompt as it comes in; its shape is checked with a `PromptError`."""
-
-PointPrompts = tuple[AnyTensor, AnyTensor]
-"""Coordinates (n, points, ndim) and labels (n, points)."""
+from samaritan.models.prompt_checks import AnyTensor, PointPrompts, check_prompts
 
 
 class PromptEncoder(nn.Module):
@@ -82,7 +76,11 @@ class PromptEncoder(nn.Module):
         """
         size = tuple(image_size or self.image_size)
         grid = tuple(s // p for s, p in zip(size, self.patch_size, strict=True))
-        n = self._check(points, boxes, masks, grid)
+        low_res = tuple(n * s * s for n, s in zip(grid, self.mask_strides, strict=True))
+        takes_boxes = len(self.point_embeddings) >= 4
+        n = check_prompts(
+            points, boxes, masks, ndim=self.ndim, low_res=low_res, takes_boxes=takes_boxes
+        )
         tokens = [self.no_mask_embed.weight.new_zeros(n, 0, self.embed_dim)]
         if points is not None:
             tokens.append(self._embed_points(*points, size))
@@ -133,51 +131,6 @@ class PromptEncoder(nn.Module):
         code: Tensor = self.pe_layer((coords.float() + 0.5) / scale)
         return code
 
-    def _check(
-        self,
-        points: PointPrompts | None,
-        boxes: Tensor | None,
-        masks: Tensor | None,
-        grid: Sequence[int],
-    ) -> int:
-        """Look at every prompt that was given; return the number of sets."""
-        counts = {}
-        if points is not None:
-            _check_points(*points, self.ndim)
-            counts["points"] = len(points[0])
-        if boxes is not None:
-            self._check_boxes(boxes)
-            counts["boxes"] = len(boxes)
-        if masks is not None:
-            self._check_masks(masks, grid)
-            if len(masks) > 1 or not counts:
-                counts["masks"] = len(masks)
-        if len(set(counts.values())) > 1:
-            given = ", ".join(f"{n} {name}" for name, n in counts.items())
-            raise PromptError(f"each set needs one prompt of every kind that is given, not {given}")
-        return next(iter(counts.values()), 1)
-
-    def _check_boxes(self, boxes: Tensor) -> None:
-        if len(self.point_embeddings) < 4:
-            raise PromptError(
-                "this model has no embeddings for box corners. Use points, or weights "
-                "with 4 point embeddings and num_point_embeddings=4"
-            )
-        if boxes.ndim < 2 or boxes[0:1].numel() != min(1, len(boxes)) * 2 * self.ndim:
-            raise PromptError(
-                f"boxes have shape {tuple(boxes.shape)}; expected (n, {2 * self.ndim}): for each set "
-                f"of prompts one box, minimum corner then maximum corner"
-            )
-
-    def _check_masks(self, masks: Tensor, grid: Sequence[int]) -> None:
-        low_res = tuple(n * s * s for n, s in zip(grid, self.mask_strides, strict=True))
-        if tuple(masks.shape[1:]) != (1, *low_res):
-            raise PromptError(
-                f"mask prompts have shape {tuple(masks.shape)}; expected (n, 1, "
-                f"{', '.join(map(str, low_res))}). Give the low-resolution logits of an earlier "
-                f"prediction, or resize the mask to that size"
-            )
-
 
 class FourierPositions(nn.Module):
     """Sine and cosine of random projections of a position; 2 or 3 parts (sine, cosine, sine)."""
@@ -197,22 +150,3 @@ class FourierPositions(nn.Module):
             sine = angle.sin()
             code = torch.cat([sine, angle.cos(), sine][: self.parts], dim=-1)
         return code.to(matrix.dtype)
-
-
-def _check_points(coords: Tensor, labels: Tensor, ndim: int) -> None:
-    if coords.ndim != 3 or coords.shape[-1] != ndim:
-        order = "(x, y)" if ndim == 2 else "array order"
-        raise PromptError(
-            f"point coordinates have shape {tuple(coords.shape)}; expected (n, points, {ndim}), {order}"
-        )
-    if labels.shape != coords.shape[:2]:
-        raise PromptError(
-            f"point labels have shape {tuple(labels.shape)}; expected one per point: "
-            f"{tuple(coords.shape[:2])}"
-        )
-    known = (labels == 1) | (labels == 0) | (labels == -1)
-    if not bool(known.all()):
-        bad = sorted({float(v) for v in labels[~known]})
-        raise PromptError(
-            f"point labels {bad} are not known; use 1 (positive), 0 (negative) or -1 (no point)"
-        )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -13,9 +13,18 @@ from torch import Tensor, nn
 
 from samaritan.errors import ConfigError
 from samaritan.models.config import Quirks, SamConfig
+from samaritan.models.dense_prompts import DensePromptEncoder
 from samaritan.models.image_encoder import ImageEncoder
 from samaritan.models.mask_decoder import MaskDecoder
-from samaritan.models.prompt_encoder import AnyTensor, PointPrompts, PromptEncoder
+from samaritan.models.prompt_checks import AnyTensor, PointPrompts
+from samaritan.models.prompt_encoder import PromptEncoder
+from samaritan.models.unet import ConvStem, UNetDecoder
+
+_PARTS: dict[str, tuple[Callable[[SamConfig], Any], ...]] = {
+    "vit": (ImageEncoder, PromptEncoder, MaskDecoder),
+    "unet": (ConvStem, DensePromptEncoder, UNetDecoder),
+}
+"""Image encoder, prompt encoder and mask decoder of each backbone; all are called alike."""
 
 
 class SamOutput(NamedTuple):
@@ -37,9 +46,10 @@ class Sam(nn.Module):
     def __init__(self, config: SamConfig) -> None:
         super().__init__()
         self.config = config
-        self.image_encoder = ImageEncoder(config)
-        self.prompt_encoder = PromptEncoder(config)
-        self.mask_decoder = MaskDecoder(config)
+        image_encoder, prompt_encoder, mask_decoder = _PARTS[config.backbone]
+        self.image_encoder = image_encoder(config)
+        self.prompt_encoder = prompt_encoder(config)
+        self.mask_decoder = mask_decoder(config)
 
     def forward(
         self,
@@ -68,7 +78,7 @@ class Sam(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.prompt_encoder.no_mask_embed.weight.device
+        return next(self.parameters()).device
 
     @property
     def embedding_size(self) -> tuple[int, ...]:

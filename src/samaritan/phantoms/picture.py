@@ -19,11 +19,12 @@ _NAMES = {
     "ultrasound": {1: "lesion"},
     "xray": {1: "right lung", 2: "left lung"},
     "skin": {1: "lesion"},
+    "shapes": {n: f"shape {n}" for n in range(1, 7)},
 }
 
 
 def phantom_picture(
-    kind: Literal["ultrasound", "xray", "skin"] = "ultrasound",
+    kind: Literal["ultrasound", "xray", "skin", "shapes"] = "ultrasound",
     *,
     shape: Sequence[int] = (256, 320),
     seed: int = 0,
@@ -31,8 +32,9 @@ def phantom_picture(
     """Compute a flat 8-bit picture with its mask, on `Grid.pixels`.
 
     Args:
-        kind: "ultrasound" (speckle, one dark lesion with its shadow), "xray" (a chest, both lungs) or
-            "skin" (RGB, one mole).
+        kind: "ultrasound" (speckle, one dark lesion with its shadow), "xray" (a chest, both lungs),
+            "skin" (RGB, one mole) or "shapes" (RGB, no anatomy: up to six regions of any shape, brightness
+            and texture, beside and inside each other).
         shape: rows and columns.
         seed: one seed, one picture.
 
@@ -53,6 +55,7 @@ def phantom_picture(
         "ultrasound": _ultrasound,
         "xray": _xray,
         "skin": _skin,
+        "shapes": _shapes,
     }
     rng = np.random.default_rng([seed, 3])
     aspect = shape[1] / shape[0]
@@ -144,3 +147,54 @@ def _skin(row: Array, column: Array, rng: np.random.Generator) -> tuple[Array, A
     grain = ndimage.gaussian_filter(rng.normal(size=row.shape), 1.5)[..., None] * 0.06
     light = 1 - 0.22 * (row**2 + column**2)[..., None] / 2
     return (tone + part * (mole - tone) + grain) * light, (distance < 0).astype(np.uint8)
+
+
+def _shapes(row: Array, column: Array, rng: np.random.Generator) -> tuple[Array, Array]:
+    """Regions where one of several smooth random fields is the highest, and blobs laid over them.
+
+    Source of the idea: anatomy from noise (Hoffmann et al. 2022, SynthMorph, arXiv:2004.10282).
+    """
+    labels = _regions(row.shape, rng)
+    for label in rng.permutation(np.arange(1, 7))[: rng.integers(0, 4)]:
+        at = (float(rng.uniform(-0.7, 0.7)), float(rng.uniform(-0.7, 0.7)))
+        radius, stretch = float(np.exp(rng.uniform(-2.6, -0.7))), float(np.exp(rng.normal() / 3))
+        rough = float(rng.uniform(0, 0.6))
+        labels[_blob(row, column, at, radius, rng, stretch=stretch, rough=rough) < 0] = label
+    return _painted(labels, rng), labels
+
+
+def _regions(shape: tuple[int, ...], rng: np.random.Generator) -> Array:
+    """Label the higher parts of smooth random fields; of most pictures about half stays background."""
+    from scipy import ndimage
+
+    count, width = int(rng.integers(1, 7)), min(shape) * float(np.exp(rng.uniform(-3.2, -1.6)))
+    best = np.full(shape, rng.uniform(0.3, 1.3))
+    labels = np.zeros(shape, np.uint8)
+    for label in range(1, count + 1):
+        field = ndimage.gaussian_filter(rng.normal(size=shape), width, mode="wrap")
+        field /= field.std() + 1e-9
+        labels[field > best] = label
+        best = np.maximum(best, field)
+    return labels
+
+
+def _painted(labels: Array, rng: np.random.Generator) -> Array:
+    """Give each region a colour and a texture, then shade, blur and roughen the picture."""
+    from scipy import ndimage
+
+    value = np.zeros((*labels.shape, 3))
+    common = rng.uniform(0, 1)
+    for label in range(7):
+        grain = rng.normal(size=labels.shape)
+        grain = ndimage.gaussian_filter(grain, float(rng.uniform(0, 3)))
+        grain *= rng.uniform(0, 0.12) / (grain.std() + 1e-9)
+        grey = rng.uniform(0, 1)
+        colour = common * grey + (1 - common) * rng.uniform(0, 1, 3)
+        inside = labels == label
+        value[inside] = colour + grain[inside][:, None]
+    light = ndimage.gaussian_filter(rng.normal(size=labels.shape), min(labels.shape) / 4)
+    value *= (1 + rng.uniform(0, 0.3) * light / (np.abs(light).max() + 1e-9))[..., None]
+    soft = float(rng.uniform(0, 1.8))
+    value = ndimage.gaussian_filter(value, (soft, soft, 0))
+    out: Array = value + rng.normal(scale=rng.uniform(0, 0.06), size=value.shape)
+    return out

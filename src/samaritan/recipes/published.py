@@ -106,8 +106,50 @@ SAMED_SMALL = Recipe(
 )
 """SAMed's task, loss and schedule for a SAM of two million weights that begins at random: no GPU needed."""
 
+SAMARITAN_2D = Recipe(
+    name="samaritan_2d",
+    task="interactive",
+    model=Model(name="samaritan_2d"),
+    data=Data(
+        batch_size=16,
+        objects="both",
+        min_size=20,
+        augment="heavy",
+        chain="focus",
+        per_epoch=2000,
+        weights={
+            "hc18": 1,
+            "bus_bra": 1,
+            "kvasir_polyps": 1.5,
+            "dsb2018_nuclei": 1.5,
+            **{f"hippocampus_{axis}": 0.7 for axis in range(3)},
+            **{f"ms_lesions_{axis}": 0.3 for axis in range(3)},
+            **{f"pyradiomics_{axis}": 0.3 for axis in range(3)},
+            **{f"sct_{axis}": 0.3 for axis in range(3)},
+            **{f"totalsegmentator_{axis}": 1.0 for axis in range(3)},
+            **{f"totalsegmentator_mr_{axis}": 0.4 for axis in range(3)},
+            "phantom_ct_2": 0.7,
+            "phantom_mr_2": 0.7,
+            "phantom_ultrasound": 0.2,
+            "phantom_xray": 0.2,
+            "phantom_skin": 0.2,
+            "phantom_shapes": 3,
+        },
+    ),
+    prompts=Prompts(
+        each="object", rounds=2, points=(1, 1, 2), multimask=False, mask_values="logits"
+    ),
+    loss=Loss(cross_entropy=1, dice=1, focal=0, iou=1),
+    optim=Optim(name="adamw", lr=2e-3, weight_decay=0.05),
+    schedule=Schedule(kind="cosine", warmup=60, floor=0.01),
+    run=Run(epochs=20, precision="bfloat16", clip_norm=1.0, ema=0.998, log_every=20),
+    validation=Validation(every=4, clicks=5, batches=16),
+)
+"""The compact model that ships: a small U-Net for windows of pictures and slices."""
+
 _RECIPES = {
-    recipe.name: recipe for recipe in (SAMED, SAMED_S, SAM_MED2D, FT_SAM, SAMED_SMALL, TOY_2D)
+    recipe.name: recipe
+    for recipe in (SAMED, SAMED_S, SAM_MED2D, FT_SAM, SAMED_SMALL, SAMARITAN_2D, TOY_2D)
 }
 
 

@@ -59,8 +59,12 @@ class Recipe(Section):
         interactive = self.task == "interactive"
         if interactive and self.model.num_classes is not None:
             yield "model.num_classes is for task multiclass: an interactive model has no classes"
-        if interactive and self.loss.cross_entropy:
-            yield "loss.cross_entropy is for task multiclass: set it to 0"
+        if interactive and self.loss.cross_entropy and self.prompts.each == "batch":
+            yield "loss.cross_entropy is for task multiclass or prompts.each object: set it to 0"
+        if interactive and self.loss.focal and self.prompts.each == "object":
+            yield "loss.focal is for prompts.each batch: set it to 0 and loss.cross_entropy to 1"
+        if (self.data.chain == "focus") != (interactive and self.prompts.each == "object"):
+            yield "data.chain focus and prompts.each object go together, in task interactive"
         if not interactive and (self.loss.focal or self.loss.iou):
             yield "loss.focal and loss.iou are for task interactive: set them to 0"
         if not any(value for value in dict(self.loss).values()):

@@ -62,8 +62,8 @@ class Data(Section):
     """Pixels of the input that an object needs; task interactive."""
     augment: Literal["none", "samed", "geometry", "heavy", "upright"] = "geometry"
     """Turns and flips as SAMed; those and warps; or intensities as well; warps and intensities alone."""
-    chain: Literal["sam", "samed", "sam_med2d"] = "sam"
-    """How an image becomes the input: as published for this system."""
+    chain: Literal["sam", "samed", "sam_med2d", "focus"] = "sam"
+    """How an image becomes the input: as published for this system; "focus": a window around one object."""
     window: tuple[float, float] | None = None
     """Intensities that become black and white; none: 8 bits as they are, others by percentiles."""
     weights: dict[str, NonNegativeFloat] = {}
@@ -81,6 +81,9 @@ class Data(Section):
 class Prompts(Section):
     """How prompts are simulated; task interactive."""
 
+    each: Literal["batch", "object"] = "batch"
+    """Draw the kind of prompt for a batch (as published), or for each of its objects, showing all earlier
+    clicks; that needs a model of backbone unet."""
     rounds: NonNegativeInt = 8
     """Corrections after the first answer; each is an update of its own."""
     points: tuple[PositiveInt, ...] = (1, 3, 5, 9)
@@ -93,6 +96,8 @@ class Prompts(Section):
     """Around the whole object, or around its largest connected component (as published)."""
     click_at: Literal["random", "core"] = "random"
     """Anywhere in the object or error (as published), or deep inside the largest."""
+    mask_part: Part = 0.1
+    """How often an object begins with a rough mask as well; with `each` "object"."""
     mask_only: bool = True
     """Give one correction in the middle, and the last, the previous mask alone."""
     multimask: bool = True
@@ -107,7 +112,7 @@ class Loss(Section):
     """Weights of the parts of the loss."""
 
     cross_entropy: NonNegativeFloat = 0.0
-    """Over classes; task multiclass."""
+    """Over classes in task multiclass; over pixels with prompts for each object."""
     dice: NonNegativeFloat = 1.0
     """Overlap."""
     focal: NonNegativeFloat = 20.0

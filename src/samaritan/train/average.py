@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
+from samaritan.train.state import moving
+
 
 class MovingAverage:
     """Weights averaged over updates; its memory is short at first, so that early weights are forgotten."""
@@ -15,29 +17,27 @@ class MovingAverage:
     def __init__(self, model: nn.Module, decay: float) -> None:
         self.decay = decay
         self.updates = 0
-        self.values = {
-            name: p.detach().clone() for name, p in model.named_parameters() if p.requires_grad
-        }
+        self.values = {name: value.clone() for name, value in _averaged(model).items()}
 
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         """Take the present weights in."""
         self.updates += 1
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
-        parameters = dict(model.named_parameters())
+        now = _averaged(model)
         for name, value in self.values.items():
-            value.lerp_(parameters[name].detach(), 1 - decay)
+            value.lerp_(now[name], 1 - decay)
 
     @contextlib.contextmanager
     def shown(self, model: nn.Module) -> Iterator[None]:
         """Let the model have the averaged weights inside the block."""
-        parameters = dict(model.named_parameters())
-        own = {name: parameters[name].detach().clone() for name in self.values}
+        now = _averaged(model)
+        own = {name: value.clone() for name, value in now.items()}
         try:
-            _fill(parameters, self.values)
+            _fill(now, self.values)
             yield
         finally:
-            _fill(parameters, own)
+            _fill(now, own)
 
     def state(self) -> dict[str, object]:
         """What `restore` takes."""
@@ -47,6 +47,11 @@ class MovingAverage:
         """Go on from a state."""
         self.updates = int(state["updates"])  # type: ignore[call-overload]
         _fill(self.values, state["values"])  # type: ignore[arg-type]
+
+
+def _averaged(model: nn.Module) -> dict[str, Tensor]:
+    """What moves and is not a count, as views of the model's own."""
+    return {name: value for name, value in moving(model).items() if value.is_floating_point()}
 
 
 @torch.no_grad()

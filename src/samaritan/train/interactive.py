@@ -103,7 +103,7 @@ def box_prompts(
         boxes = simulate.shift_boxes(boxes, generator)
     start, stop = boxes.chunk(2, dim=1)
     last = stop if compat.exclusive_box_corners else stop - 1
-    return torch.cat([_own_order(start), _own_order(last)], dim=1)
+    return torch.cat([own_order(start), own_order(last)], dim=1)
 
 
 def corrections(
@@ -209,9 +209,9 @@ def _rounds_of_masks_alone(prompts: Prompts, generator: torch.Generator) -> set[
 
 
 def _in_frame(coords: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    return _own_order(coords), labels
+    return own_order(coords), labels
 
 
-def _own_order(coords: Tensor) -> Tensor:
+def own_order(coords: Tensor) -> Tensor:
     """Array order as the model takes it: (x, y) in 2D, as it is in 3D."""
     return coords.flip(-1) if coords.shape[-1] == 2 else coords

@@ -15,8 +15,9 @@ from samaritan.assembly import create_model, get_blueprint
 from samaritan.checkpoints.chains import sam_med2d_chain, samed_chain
 from samaritan.checkpoints.loading import load_weights
 from samaritan.data import Manifest
-from samaritan.data.augment import Geometry, SamedAugment, heavy, upright
+from samaritan.data.augment import Geometry, Intensity, SamedAugment, heavy, upright
 from samaritan.data.datasets import Augmentation, ObjectDataset, SliceDataset
+from samaritan.data.focus import FocusDataset, Looks
 from samaritan.data.sampling import Draw, DrawSampler
 from samaritan.errors import ConfigError
 from samaritan.models.config import SamConfig
@@ -28,8 +29,9 @@ from samaritan.train.judging import interactive_judge, multiclass_judge
 from samaritan.train.keeping import Work
 from samaritan.train.loop import Seen, Trainer
 from samaritan.train.machine import Machine
+from samaritan.train.mixed import mixed_step
 from samaritan.train.steps import multiclass_step
-from samaritan.transforms import Prompting, SlicePreprocess, default_preprocess
+from samaritan.transforms import FocusPreprocess, Prompting, SlicePreprocess, default_preprocess
 
 logger = logging.getLogger(__name__)
 
@@ -140,6 +142,8 @@ def _interactive(
     from_init: bool,
     loaded: Loaded,
 ) -> Work:
+    if isinstance(chain, FocusPreprocess):
+        return _focused(recipe, chain, learned, held_out, from_init, loaded)
     data = recipe.data
     shared: dict[str, Any] = {
         "count": data.objects_per_image,
@@ -159,6 +163,40 @@ def _interactive(
     return Work(
         build_model(recipe, from_init),
         interactive_step(recipe.prompts, recipe.loss, recipe.compat),
+        Turns(train_set, recipe),
+        interactive_judge(recipe.prompts, recipe.validation.clicks),
+        validation,
+        chain.to_dict(),
+    )
+
+
+def _focused(
+    recipe: Recipe,
+    chain: FocusPreprocess,
+    learned: Manifest,
+    held_out: Manifest | None,
+    from_init: bool,
+    loaded: Loaded,
+) -> Work:
+    """Windows around single objects, each with its own kind of prompt."""
+    data = recipe.data
+    shared: dict[str, Any] = {
+        "objects": data.objects,
+        "min_size": data.min_size,
+        "progress": loaded,
+    }
+    train_set = FocusDataset(
+        learned,
+        chain,
+        looks=None if data.augment == "none" else Looks(),
+        intensity=Intensity() if data.augment == "heavy" else None,
+        seed=recipe.run.seed,
+        **shared,
+    )
+    validation = FocusDataset(held_out, chain, **shared) if held_out else None
+    return Work(
+        build_model(recipe, from_init),
+        mixed_step(recipe.prompts, recipe.loss),
         Turns(train_set, recipe),
         interactive_judge(recipe.prompts, recipe.validation.clicks),
         validation,
@@ -216,6 +254,8 @@ def chain_of(recipe: Recipe, config: SamConfig) -> SlicePreprocess:
         chain = samed_chain(config)
     elif recipe.data.chain == "sam_med2d":
         chain = sam_med2d_chain(config)
+    elif recipe.data.chain == "focus":
+        chain = FocusPreprocess(size=(config.image_size[0], config.image_size[1]))
     else:
         made = default_preprocess(2, config.image_size, config.in_channels)
         assert isinstance(made, SlicePreprocess)
@@ -224,6 +264,8 @@ def chain_of(recipe: Recipe, config: SamConfig) -> SlicePreprocess:
     if recipe.task != "interactive":
         return chain
     prompts = recipe.prompts
+    if prompts.each == "object":
+        return replace(chain, prompting=Prompting(clicks="all", multimask="first"))
     prompting = Prompting(
         multimask="always" if prompts.multimask else "never", mask_values=prompts.mask_values
     )

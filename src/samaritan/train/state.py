@@ -58,8 +58,19 @@ def read_state(path: Path) -> dict[str, Any]:
 
 
 def moving(model: nn.Module) -> dict[str, Tensor]:
-    """The tensors of a model that training changes: parameters that learn."""
-    return {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+    """The tensors of a model that training changes: parameters that learn, and statistics of batches."""
+    learning = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+    return learning | statistics(model)
+
+
+def statistics(model: nn.Module) -> dict[str, Tensor]:
+    """What batch norms count and average while they train."""
+    return {
+        f"{where}.{name}": buffer
+        for where, module in model.named_modules()
+        if isinstance(module, nn.modules.batchnorm._BatchNorm)
+        for name, buffer in module.named_buffers(recurse=False)
+    }
 
 
 def still(model: nn.Module) -> dict[str, Tensor]:

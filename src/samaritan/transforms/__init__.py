@@ -1,5 +1,6 @@
 """What happens to an image before a model sees it, and the way back to the image's own grid."""
 
+from samaritan.transforms.focus import FocusPreprocess
 from samaritan.transforms.preprocess import (
     Frame,
     Preprocess,
@@ -10,6 +11,7 @@ from samaritan.transforms.preprocess import (
 )
 
 __all__ = [
+    "FocusPreprocess",
     "Frame",
     "Preprocess",
     "Prompting",

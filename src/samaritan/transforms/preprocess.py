@@ -106,8 +106,10 @@ class Preprocess(ABC):
         """
         rest = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         kind = rest.pop("kind", None)
+        from samaritan.transforms.focus import FocusPreprocess  # which is made from what is here
+
         chains: dict[str, type[Preprocess]] = {
-            c.kind: c for c in (SlicePreprocess, WindowPreprocess)
+            c.kind: c for c in (SlicePreprocess, WindowPreprocess, FocusPreprocess)
         }
         if kind not in chains:
             raise ConfigError(

@@ -1,0 +1,233 @@
+"""Objects of small 2D models that look at one object at a time: where to look, and looking again.
+
+A box says where to look. After a lone click the model looks at the whole slice and closer and closer at
+the click, believes the answer that it is most sure of, and looks again at what that answer found. Later
+prompts move the window only if the object no longer fits well; a new window is told the mask so far.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from samaritan.geometry import FloatArray, Grid
+from samaritan.infer.engine import OpenImage
+from samaritan.infer.frames import FrameState, Key, answer, prior_logits, upsample
+from samaritan.infer.objects import Mask
+from samaritan.transforms.focus import SLOT, FocusPreprocess
+from samaritan.volume import Volume
+
+SMALLEST = 24
+"""Lattice pixels of the closest look at a lone click."""
+
+CLOSER = 0.5
+"""Side of each look over that of the one before."""
+
+FITS = (0.7, 1.45)
+"""A window is kept while the side that would be chosen now is within these parts of its own."""
+
+TOUCH = 3
+"""An object goes on beyond a window if it covers so many of its outermost pixels."""
+
+
+@dataclass(frozen=True)
+class Extent:
+    """Where something lies on a slice, in slots: rows and columns, from the first edge to the last."""
+
+    low: FloatArray
+    high: FloatArray
+
+    def with_points(self, points: FloatArray) -> Extent:
+        """Reach over points (n, 2) as well."""
+        if not len(points):
+            return self
+        return Extent(
+            np.minimum(self.low, points.min(axis=0)), np.maximum(self.high, points.max(axis=0))
+        )
+
+    @property
+    def side(self) -> float:
+        """The longer side."""
+        return float((self.high - self.low).max())
+
+
+def answered(
+    image: OpenImage,
+    key: Key,
+    frame: FrameState,
+    *,
+    mask_only: bool = False,
+    base: Mask | None = None,
+) -> tuple[Key, FrameState]:
+    """Answer the prompts of a frame, in the window that suits them.
+
+    Args:
+        image: what is looked at.
+        key: (axis, index) of a slice, or also the window that the frame's logits lie in.
+        frame: all prompts, the newest one included.
+        mask_only: show the model its mask alone.
+        base: the mask that one started from, on the image's grid; shown at the first prompt.
+
+    Returns:
+        The window, as (axis, index, top, left, side), and the frame with its new mask.
+    """
+    plane = _Plane(image, (key[0], key[1]))
+    if frame.logits is None and base is None and frame.box is None:
+        key, frame = plane.search(frame)
+    else:
+        window, frame = plane.moved(key, frame, base)
+        frame = answer(image, window, frame, mask_only=mask_only)
+        key = window
+    return plane.grown(key, frame, mask_only)
+
+
+class _Plane:
+    """One slice, on whose lattice windows are placed."""
+
+    def __init__(self, image: OpenImage, key: Key) -> None:
+        chain = image.engine.preprocess
+        assert isinstance(chain, FocusPreprocess)
+        self.image, self.key, self.chain = image, key, chain
+        self.lattice = chain.lattice(image.volume.grid, key[0], key[1])
+        self.whole = (*key, *chain.whole(image.volume.grid, key[0], key[1]))
+        self.size = chain.size
+
+    # -- where -----------------------------------------------------------------------------------
+
+    def slots(self, index: FloatArray) -> FloatArray:
+        """Take array indices of the image (n, 3) to slots (n, 2)."""
+        moved = self.lattice.mm_to_index(self.image.volume.grid.index_to_mm(index))
+        found: FloatArray = (moved[:, :2] + 0.5) * SLOT
+        return found
+
+    def box(self, start: FloatArray, stop: FloatArray) -> Extent:
+        """Where a half-open box of the image lies."""
+        ends = np.stack([start, stop]) - 0.5
+        corners = [[ends[a, 0], ends[b, 1], ends[c, 2]] for a, b, c in np.ndindex(2, 2, 2)]
+        found = self.slots(np.array(corners))
+        return Extent(found.min(axis=0), found.max(axis=0))
+
+    def found(self, key: Key, logits: Tensor) -> Extent | None:
+        """Where the mask in a window lies; None if it is empty."""
+        inside = (upsample(logits, self.size) > 0).numpy()
+        if not inside.any():
+            return None
+        spans = [np.flatnonzero(inside.any(axis=1 - axis)) for axis in (0, 1)]
+        scale = key[4] / np.asarray(self.size)
+        first = np.array([spans[0][0], spans[1][0]]) * scale + key[2:4]
+        last = np.array([spans[0][-1] + 1, spans[1][-1] + 1]) * scale + key[2:4]
+        return Extent(first, last)
+
+    def window(self, extent: Extent) -> Key:
+        """The window that shows an extent with some margin."""
+        side = max(round(extent.side * self.chain.margin), 8 * SLOT)
+        return self.around((extent.low + extent.high) / 2, side)
+
+    def around(self, centre: FloatArray, side: int) -> Key:
+        """The window of a side about a centre."""
+        top, left = (round(float(c) - side / 2) for c in centre)
+        return (*self.key, top, left, side)
+
+    def wanted(self, key: Key, frame: FrameState, base: Mask | None) -> Extent | None:
+        """What the window should show: box, mask and clicks."""
+        extent = None if frame.box is None else self.box(*frame.box)
+        known = self.found(key, frame.logits) if frame.logits is not None else None
+        if known is None and base is not None:
+            where = np.argwhere(np.take(base, self.key[1], axis=self.key[0]))
+            if len(where):
+                ends = np.insert(
+                    np.stack([where.min(axis=0), where.max(axis=0) + 1]),
+                    self.key[0],
+                    self.key[1],
+                    1,
+                )
+                ends[1, self.key[0]] += 1
+                known = self.box(ends[0], ends[1])
+        if extent is None:
+            extent = known
+        elif known is not None:
+            extent = Extent(np.minimum(extent.low, known.low), np.maximum(extent.high, known.high))
+        points = self.slots(frame.points)
+        if extent is None:
+            return Extent(points.min(axis=0), points.max(axis=0)) if len(points) else None
+        return extent.with_points(points)
+
+    def moved(self, key: Key, frame: FrameState, base: Mask | None) -> tuple[Key, FrameState]:
+        """Choose the window for a frame's prompts, and bring what is known of its mask there."""
+        extent = self.wanted(key, frame, base)
+        new = self.whole if extent is None else self.window(extent)
+        if frame.logits is not None and len(key) == 5 and self._still_fits(key, new, extent):
+            return key, frame
+        if frame.logits is not None and len(key) == 5:
+            return new, replace(frame, logits=self.carried(key, frame.logits, new))
+        if base is not None:
+            return new, replace(frame, logits=prior_logits(self.image, new, base))
+        return new, frame
+
+    def _still_fits(self, key: Key, new: Key, extent: Extent | None) -> bool:
+        if extent is None:
+            return True
+        low, high = np.asarray(key[2:4]), np.asarray(key[2:4]) + key[4]
+        room = 0.04 * key[4]
+        held = bool((extent.low >= low + room).all() and (extent.high <= high - room).all())
+        return held and FITS[0] <= new[4] / key[4] <= FITS[1]
+
+    def carried(self, key: Key, logits: Tensor, new: Key) -> Tensor:
+        """Bring logits from one window to another; unlikely where the old one does not reach."""
+        volume = Volume(logits.numpy()[:, :, None] + 20.0, self._low_grid(key))
+        moved = volume.to_grid(self._low_grid(new)).array[:, :, 0].astype(np.float32)
+        reached = torch.from_numpy(np.where(moved > 0, moved - 20.0, -6.0).astype(np.float32))
+        return reached.clamp(-20, 20)
+
+    def _low_grid(self, key: Key) -> Grid:
+        return self.image.frame_grid(key).resize((*self.image.engine.low_res_size, 1))
+
+    # -- looking ---------------------------------------------------------------------------------
+
+    def search(self, frame: FrameState) -> tuple[Key, FrameState]:
+        """Find what a lone click means: look from far and near, then at what the surest answer found."""
+        centre = self.slots(frame.points[-1:])[0]
+        looks, side = [self.whole], self.whole[4] * CLOSER
+        while side >= SMALLEST * SLOT:
+            looks.append(self.around(centre, round(side)))
+            side *= CLOSER
+        tried = [(key, answer(self.image, key, frame)) for key in looks]
+        key, best = max(tried, key=lambda one: self._belief(*one))
+        extent = self.wanted(key, best, None)
+        if extent is None:
+            return key, best
+        near = self.window(extent)
+        again = answer(self.image, near, frame)
+        better = self._belief(near, again) >= self._belief(key, best)
+        return (near, again) if better else (key, best)
+
+    def _belief(self, key: Key, frame: FrameState) -> float:
+        """How much an answer is believed: its quality, less where the object leaves the window."""
+        assert frame.logits is not None
+        assert frame.quality is not None
+        return frame.quality - (0.2 if self.leaves(key, frame.logits) else 0.0)
+
+    def leaves(self, key: Key, logits: Tensor) -> bool:
+        """Whether an object goes on beyond a window, where the picture does."""
+        inside = (logits > 0).numpy()
+        rows, columns, _ = self.lattice.shape
+        top, left, side = key[2:5]
+        goes_on = (top > 0, top + side < rows * SLOT, left > 0, left + side < columns * SLOT)
+        edges = (inside[0], inside[-1], inside[:, 0], inside[:, -1])
+        return any(on and int(edge.sum()) >= TOUCH for on, edge in zip(goes_on, edges, strict=True))
+
+    def grown(self, key: Key, frame: FrameState, mask_only: bool) -> tuple[Key, FrameState]:
+        """Look from farther away while the object leaves the window."""
+        for _ in range(2):
+            assert frame.logits is not None
+            if key[4] >= self.whole[4] or not self.leaves(key, frame.logits):
+                break
+            centre = np.asarray(key[2:4]) + key[4] / 2
+            new = self.around(centre, min(round(key[4] * math.sqrt(2)), self.whole[4]))
+            known = replace(frame, logits=self.carried(key, frame.logits, new))
+            key, frame = new, answer(self.image, new, known, mask_only=mask_only)
+        return key, frame
