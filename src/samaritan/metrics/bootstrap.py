@@ -92,7 +92,8 @@ class Bootstrap:
     def _drawn(self, clusters: Array, values: Array) -> Array:
         """Sum the values in every draw."""
         each = np.bincount(clusters, weights=values, minlength=self._weights.shape[1])
-        summed: Array = self._weights @ each
+        (used,) = np.nonzero(each)  # most are 0 where the values are of a few cases
+        summed: Array = self._weights[:, used] @ each[used]
         return summed
 
 
