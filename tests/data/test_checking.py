@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from data.toys import GRID, labels, picture, volume
 
-from samaritan import Volume, write
-from samaritan.data import Manifest, check, load_manifest
+from samaritan import Volume, read, write
+from samaritan.data import Manifest, SourceOptions, check, load_manifest
+from samaritan.data.slicing import SliceOptions, make_slices
 
 
 def kinds(report) -> Counter:
@@ -86,6 +87,22 @@ def test_one_image_in_two_parts_is_a_leak(pairs) -> None:
     report = check(Manifest(pairs, cases, manifest.groups))
     assert kinds(report) == {"leak": 1}
     assert "in train and val" in report.problems[0].text
+
+
+def test_blank_slices_at_the_end_of_volumes_leak_nothing(nnunet, tmp_path) -> None:
+    for path in (nnunet / "imagesTr").iterdir():
+        array = read(path).array.copy()
+        array[:, :, 3] = array.min()
+        write(Volume(array, GRID), path)
+    source = load_manifest(nnunet, SourceOptions(patient=r"(p\d)_."))
+    options = SliceOptions(channel=0, min_foreground=0)
+    made = make_slices(source.split({"train": 0.5, "val": 0.5}), tmp_path / "out", options)
+    report = check(made)
+    assert report.ok
+    assert kinds(report) == {"blank-slice": 4, "empty-label": 8}
+    blank = tmp_path / "out/masks/p1_a_k0003.png"
+    blank.write_bytes((tmp_path / "out/masks/p1_a_k0002.png").read_bytes())
+    assert kinds(check(made))["empty-image"] == 1
 
 
 def test_a_label_that_is_never_drawn_is_told(nnunet) -> None:

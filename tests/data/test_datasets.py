@@ -222,6 +222,14 @@ def test_a_label_beyond_the_classes_is_refused(pairs) -> None:
     assert SliceDataset(load_manifest(pairs), CHAIN, num_classes=8).num_classes == 8
 
 
+def test_a_label_without_a_name_is_refused_unless_classes_are_counted(pairs) -> None:
+    manifest = load_manifest(pairs)
+    named = Manifest(pairs, manifest.cases, {"toy": Group({1: "liver", 4: "spleen"})})
+    with pytest.raises(ConfigError, match=r"'00_x' holds labels \[2\] that have no name.*spleen"):
+        SliceDataset(named, CHAIN)
+    assert SliceDataset(named, CHAIN, num_classes=4).num_classes == 4
+
+
 def test_the_ignored_label_is_not_decided(pairs) -> None:
     manifest = load_manifest(pairs)
     ignoring = Manifest(pairs, manifest.cases, {"toy": Group({1: "a"}, ignore=2)})

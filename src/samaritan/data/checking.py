@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from itertools import combinations
 from typing import Any
 
@@ -37,8 +37,12 @@ ODD: dict[str, str] = {
     "empty-label": "a label file holds background only",
     "never-drawn": "a label has a name but occurs in no case",
     "duplicate": "two cases have the same image",
+    "blank-slice": "a slice of a volume shows nothing, and nothing is drawn on it",
 }
 """Kinds of problems that may be meant."""
+
+
+_BLANK = {"empty-image": "blank-slice"}
 
 
 @dataclass(frozen=True)
@@ -137,7 +141,10 @@ def _look(manifest: Manifest, case: Case) -> CaseFacts:
     for name, volume in volumes[1:]:
         _same_grid(volumes[0][0], volumes[0][1], name, volume, "channels", add)
     labels = _look_at_labels(manifest, case, volumes, add)
-    content = _content(manifest, present) if len(present) == len(case.images) else ""
+    if case.place is not None and not labels:  # scanners end volumes so: nothing leaks by it
+        problems = [replace(p, kind=_BLANK.get(p.kind, p.kind)) for p in problems]
+    whole = len(present) == len(case.images) and all(p.kind != "blank-slice" for p in problems)
+    content = _content(manifest, present) if whole else ""
     first = volumes[0][1] if volumes else None
     return CaseFacts(
         case.id,

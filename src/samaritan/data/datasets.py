@@ -146,7 +146,8 @@ class SliceDataset(_Pictures):
         augment, seed, cache, workers, progress: see `samaritan.data.packing.pack`.
 
     Raises:
-        ConfigError: if a label is larger than the number of classes, naming the case.
+        ConfigError: if a label is larger than the number of classes, or has no name while others have,
+            naming the case.
     """
 
     def __init__(
@@ -166,6 +167,8 @@ class SliceDataset(_Pictures):
             )
         self.corner_aligned, self.cubic_zoom = corner_aligned, cubic_zoom
         super().__init__(manifest, chain, **more)
+        if num_classes is None:
+            self._check_names()
         named = max((v for g in manifest.groups.values() for v in g.labels), default=0)
         held = [max((o.value for o in self.examples[i].objects), default=0) for i in self._kept]
         self.num_classes = max(named, *held, 1) if num_classes is None else num_classes
@@ -191,6 +194,17 @@ class SliceDataset(_Pictures):
             "low_res_label": low,
             "index": torch.tensor(draw.item),
         }
+
+    def _check_names(self) -> None:
+        """See that every label has a name, where the data set names any."""
+        for index, case in enumerate(self.manifest):
+            known = self.manifest.group_of(case).labels
+            odd = sorted({o.value for o in self.examples[index].objects} - set(known))
+            if known and odd:
+                raise ConfigError(
+                    f"case {case.id!r} holds labels {odd} that have no name; named are {dict(known)}. Mend "
+                    "them (`samaritan prepare check` tells all), or set the number of classes"
+                )
 
     def _packed_by(self, chain: SlicePreprocess) -> SlicePreprocess:
         """With `cubic_zoom`, pictures keep their size: they are augmented first."""
