@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,9 @@ def cached(name: str, *, cache_dir: str | Path | None = None) -> Path | None:
 
 
 def place_of(published: Published, cache_dir: str | Path | None = None) -> Path:
-    """Where the file of published weights belongs."""
+    """Where the file of published weights belongs; what is shipped lies in this package."""
+    if published.shipped:
+        return Path(str(resources.files("samaritan"))) / "weights" / published.file
     folder = cache_folder() if cache_dir is None else Path(cache_dir).expanduser()
     return folder / published.file
 

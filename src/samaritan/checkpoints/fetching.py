@@ -47,6 +47,8 @@ def fetch(
         return local
     published = get_published(str(name))
     path = place_of(published, cache_dir)
+    if published.shipped:
+        return _shipped(published, path)
     _make_folder(path.parent)
     with filelock.FileLock(path.with_name(path.name + ".lock")):
         if cached(published.name, cache_dir=cache_dir) is None:
@@ -79,6 +81,8 @@ def locate(
     path = cached(published.name)
     if path is not None:
         return path
+    if published.shipped:
+        return _shipped(published, place_of(published))
     if not download:
         raise DownloadError(
             f"{published.name} is not in the cache. {_by_hand(published, place_of(published))}"
@@ -98,6 +102,14 @@ def resolve_model(
         DownloadError: as `locate`.
     """
     return resolve_folder(locate(path_or_name, download=download, progress=progress))
+
+
+def _shipped(published: Published, path: Path) -> Path:
+    if not path.is_file():
+        raise FileError(
+            f"{path} is missing, though it is a part of this package: install samaritan again"
+        )
+    return path
 
 
 def _fetch_into(

@@ -150,8 +150,8 @@ def _class_policy(
 
 def _check_base(source: Source, wanted: Mapping[str, Tensor]) -> None:
     """Refuse weights without their base: in a new model the position table is still zero."""
-    table = wanted["image_encoder.pos_embed"]
-    if not table.is_meta and not table.any():
+    table = wanted.get("image_encoder.pos_embed")
+    if table is not None and not table.is_meta and not table.any():
         raise CheckpointError(
             f"{source.where} holds {_title(source)}: they change the weights of a plain model, and this "
             f"model has none yet. Load those first: load_weights(model, 'sam_vit_b_01ec64.pth'), then this "
@@ -178,7 +178,9 @@ def check_promises(source: Source, config: SamConfig, plain: Source) -> None:
     This must precede building the model, even without memory: a header can promise any number.
     """
     most = len(plain.shapes)
-    parts = [config.depth, config.decoder_depth, config.num_point_embeddings]
+    parts = [len(config.levels)]
+    if config.backbone == "vit":
+        parts += [config.depth, config.decoder_depth, config.num_point_embeddings]
     if not config.classes or config.num_mask_tokens > MAX_CLASSES + 1:
         parts.append(config.num_mask_tokens)
     if max(parts) > most:
@@ -210,8 +212,13 @@ def _resize(
 ) -> tuple[dict[str, Tensor], list[str]]:
     """Interpolate position tables where weights and model differ in the input size alone."""
     key = "image_encoder.pos_embed"
-    table, target = state.get(key), wanted[key]
-    if table is None or table.ndim != target.ndim or table.shape[-1] != target.shape[-1]:
+    table, target = state.get(key), wanted.get(key)
+    if (
+        table is None
+        or target is None
+        or table.ndim != target.ndim
+        or table.shape[-1] != target.shape[-1]
+    ):
         return state, []
     if table.shape[0] != 1 or 0 in table.shape or not table.is_floating_point():
         return state, []

@@ -44,6 +44,8 @@ class Published:
     """What else to know."""
     supported: bool = True
     """Whether this version can load it."""
+    shipped: bool = False
+    """Whether it is a part of this package, with a card beside it that describes it."""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values that JSON can hold."""
@@ -112,6 +114,18 @@ def _sammed3d(name: str, file: str, sha256: str | None, note: str) -> Published:
 
 
 _PUBLISHED = (
+    Published(
+        name="samaritan_2d",
+        system="Samaritan",
+        model="samaritan_2d",
+        file="samaritan_2d.safetensors",
+        url=None,
+        page="docs/samaritan_2d.md",
+        licence="Apache-2.0",
+        size=7_000_000,
+        note="comes with this package; answers points, boxes and masks on pictures and slices",
+        shipped=True,
+    ),
     _sam(
         "b",
         "sam_vit_b_01ec64.pth",

@@ -28,6 +28,7 @@ def save_weights(
     licence: str | None = None,
     extra: Mapping[str, Any] | None = None,
     only: Literal["all", "adapters", "trainable"] = "all",
+    half: bool = False,
 ) -> Path:
     """Write a model so that `load_model` gives the same model back, bit by bit, adapters included.
 
@@ -43,6 +44,7 @@ def save_weights(
         only: "adapters" writes the weights of the adapters alone, "trainable" those of all parameters
             that require gradients; such a file goes with the weights of the plain model:
             `load_model(file, base=...)`.
+        half: store matrices and kernels in 16 bits (float16): half the size, not the same bit by bit.
 
     Returns:
         The path.
@@ -63,6 +65,10 @@ def save_weights(
     path = Path(path).expanduser()
     metadata = {"format": "pt", METADATA_KEY: header.to_json()}
     state = {key: _plain(tensor) for key, tensor in _chosen(model, only).items()}
+    if half:
+        state = {
+            k: v.half() if v.ndim > 1 and v.is_floating_point() else v for k, v in state.items()
+        }
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         save_file(state, temporary, metadata)
