@@ -82,7 +82,7 @@ def answered(
         window, frame = plane.moved(key, frame, base)
         frame = answer(image, window, frame, mask_only=mask_only)
         key = window
-    return plane.grown(key, frame, mask_only)
+    return plane.grown(key, frame, mask_only=mask_only)
 
 
 class _Plane:
@@ -201,7 +201,7 @@ class _Plane:
         if extent is None:
             return key, best
         near = self.window(extent)
-        again = answer(self.image, near, frame)
+        near, again = self.grown(near, answer(self.image, near, frame))
         better = self._belief(near, again) >= self._belief(key, best)
         return (near, again) if better else (key, best)
 
@@ -220,7 +220,9 @@ class _Plane:
         edges = (inside[0], inside[-1], inside[:, 0], inside[:, -1])
         return any(on and int(edge.sum()) >= TOUCH for on, edge in zip(goes_on, edges, strict=True))
 
-    def grown(self, key: Key, frame: FrameState, mask_only: bool) -> tuple[Key, FrameState]:
+    def grown(
+        self, key: Key, frame: FrameState, *, mask_only: bool = False
+    ) -> tuple[Key, FrameState]:
         """Look from farther away while the object leaves the window."""
         for _ in range(2):
             assert frame.logits is not None
