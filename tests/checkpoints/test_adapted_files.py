@@ -147,7 +147,7 @@ def test_a_lora_file_needs_its_base(adapted, tmp_path):
     with pytest.raises(CheckpointError, match=r"the model has none yet|this model has none yet"):
         load_weights(model, path)
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
-    with pytest.raises(CheckpointError, match=r"lora\.pth holds SAMed LoRA file, without.*base="):
+    with pytest.raises(CheckpointError, match=r"lora\.pth holds a SAMed LoRA file, without.*base="):
         load_model(path)
     with pytest.raises(CheckpointError, match="adapters=False leaves nothing"):
         load_model(path, base=path, adapters=False)

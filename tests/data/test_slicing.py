@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from data.toys import GRID, labels, picture
+from data.toys import GRID, labels, picture, volume
+from limits import no_more_than
 
 from samaritan import Grid, LabelMap, Volume, read, write
 from samaritan.data import Manifest, SourceOptions, check, load_manifest
@@ -24,6 +25,7 @@ from samaritan.data.windows import CT_WINDOWS, window_for
 from samaritan.errors import ConfigError, FileError, GeometryError, GridMismatch
 
 FIRST = SliceOptions(channel=0)
+BIG = Grid.from_spacing((90, 80, 3), (1.0, 1.0, 4.0))
 
 
 def test_slices_make_a_sound_set(nnunet, tmp_path) -> None:
@@ -105,6 +107,23 @@ def test_a_failure_leaves_no_manifest(nnunet, tmp_path) -> None:
         make_slices(load_manifest(nnunet), tmp_path / "out", FIRST)
     assert not (tmp_path / "out" / MANIFEST).exists()
     assert not list((tmp_path / "out").rglob(".tmp-*"))
+
+
+def test_a_folder_that_cannot_be_made_is_told(nnunet, tmp_path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FileError, match=r"file/out cannot be made: Not a directory"):
+        make_slices(load_manifest(nnunet), tmp_path / "file/out", FIRST)
+
+
+def test_a_full_disk_is_told_and_leaves_no_half_slice(nnunet, tmp_path) -> None:
+    volume(nnunet / "imagesTr/p2_a_0000.nii.gz", grid=BIG)
+    volume(nnunet / "imagesTr/p2_a_0001.nii.gz", grid=BIG)
+    labels(nnunet / "labelsTr/p2_a.nii.gz", grid=BIG, array=np.ones(BIG.shape, np.uint8))
+    with no_more_than(2000), pytest.raises(FileError, match=r"'p2_a'.*File too large"):
+        make_slices(load_manifest(nnunet), tmp_path / "out", FIRST, workers=1)
+    assert not (tmp_path / "out" / MANIFEST).exists()
+    assert not list((tmp_path / "out").rglob(".tmp-*"))
+    assert len(make_slices(load_manifest(nnunet), tmp_path / "out", FIRST)) == 3 * 2 + 3
 
 
 def test_the_window_is_never_guessed(nnunet, tmp_path) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from limits import no_more_than, refuse_more_than
 from torch import Tensor
 from train.toys import Slices, multiclass, trainer_of
 
@@ -16,20 +15,6 @@ from samaritan.errors import CheckpointError, ConfigError, FileError, TrainingEr
 from samaritan.train import Machine, RunFolder
 from samaritan.train.loading import load
 from samaritan.train.state import read_state, write_state
-
-resource = pytest.importorskip("resource", reason="limits of file sizes are Unix's")
-UNLIMITED = resource.RLIM_INFINITY
-
-
-@contextlib.contextmanager
-def no_more_than(count: int) -> Iterator[None]:
-    """Let the system refuse files of more bytes, as a full disk does: halfway."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (count, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 class Poisoned(Slices):
@@ -95,11 +80,11 @@ def test_a_run_on_a_full_disk_goes_on_when_there_is_space(tmp_path) -> None:
 
     def validate_once() -> None:
         if run.progress.epoch == 2:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (room, UNLIMITED))
+            refuse_more_than(room)
         validate()
 
     object.__setattr__(run, "_validate", validate_once)
-    with no_more_than(UNLIMITED), pytest.raises(FileError, match="File too large"):
+    with no_more_than(-1), pytest.raises(FileError, match="File too large"):
         run.run()
     assert not [p.name for p in (tmp_path / "run").iterdir() if "tmp" in p.name]
     load_model(tmp_path / "run/best.safetensors")

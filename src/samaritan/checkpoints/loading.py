@@ -140,7 +140,7 @@ def _check_needs(source: Source, base: str | Path | None, adapters: bool) -> Non
     """Whether a base is given where one is needed, and only there."""
     part = source.system.needs_base or (source.header is not None and source.header.holds != "all")
     if part and base is None:
-        title = source.system.title if source.header is None else "a part of a model"
+        title = f"a {source.system.title}" if source.header is None else "a part of a model"
         raise CheckpointError(
             f"{source.where} holds {title}, without the weights of the plain model that it changes. "
             f"Give those as well: base='sam_vit_b_01ec64.pth' (--base on the command line)"

@@ -86,7 +86,7 @@ def make_slices(
     """
     options = options or SliceOptions()
     windows = _windows(manifest, options)
-    (out / _DONE).mkdir(parents=True, exist_ok=True)
+    _make(out / _DONE)
     top = float(2**options.bits - 1)
     groups = {
         name: replace(g, channels=(), window=(0.0, top)) for name, g in manifest.groups.items()
@@ -113,6 +113,16 @@ def make_slices(
     result = Manifest(out, tuple(cases), notes)
     result.write(out / MANIFEST)
     return result
+
+
+def _make(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise FileError(
+            f"{folder.parent} cannot be made: {reason}. Choose another folder"
+        ) from error
 
 
 def _windows(manifest: Manifest, options: SliceOptions) -> dict[str, Window]:
