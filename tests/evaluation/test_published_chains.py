@@ -124,7 +124,7 @@ def test_what_the_published_test_does_not_have_is_refused() -> None:
             check_trial(seer(), trial)
     chain = WindowPreprocess(size=(8,) * 3)
     solid = Predictor(BrightnessOracle((8,) * 3), chain, device="cpu")
-    with pytest.raises(ConfigError, match="is a 3D model"):
+    with pytest.raises(ConfigError, match="it is a 3D model"):
         check_trial(solid, Trial())
 
 

@@ -152,7 +152,7 @@ def evaluate_model(
                 else f"{wanted.data} holds no object to ask for: labels are empty, or --min-size too large"
             )
     made = Report(
-        f"{wanted.model} on {manifest.root.name if wanted.data is None else wanted.data.name}",
+        f"{Path(wanted.model or '').name} on {wanted.data.name if wanted.data else ''}",
         found.rows,
         convention,
         _facts(predictor, manifest, trial, wanted),

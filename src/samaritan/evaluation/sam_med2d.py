@@ -30,7 +30,7 @@ from samaritan.evaluation.trial import ELLIPSE, Trial
 from samaritan.infer import Predictor
 from samaritan.infer.engine import Embedded, OpenImage
 from samaritan.infer.opening import open_as_trained
-from samaritan.transforms import SlicePreprocess
+from samaritan.transforms import FocusPreprocess, SlicePreprocess
 from samaritan.transforms.preprocess import displayed, to_bytes
 
 Array = npt.NDArray[Any]
@@ -144,11 +144,13 @@ def chain_of(predictor: Predictor) -> SlicePreprocess:
     Raises:
         ConfigError: if it is not one.
     """
-    if not isinstance(predictor.preprocess, SlicePreprocess):
+    chain, name = predictor.preprocess, predictor.model.config.name
+    if isinstance(chain, FocusPreprocess) or not isinstance(chain, SlicePreprocess):
+        seen = "windows of pictures" if chain.n_axes == 2 else "volumes: it is a 3D model"
         raise ConfigError(
-            f"{predictor.model.config.name!r} is a 3D model; this protocol is for models of pictures"
+            f"{name!r} looks at {seen}; protocol 'sam_med2d' gives a model whole pictures"
         )
-    return predictor.preprocess
+    return chain
 
 
 def encoded(predictor: Predictor, image: OpenImage, frame: MedFrame) -> Embedded:

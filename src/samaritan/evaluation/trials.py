@@ -19,6 +19,7 @@ from samaritan.infer import Predictor, Session
 from samaritan.infer.opening import open_as_trained
 from samaritan.metrics import Protocol, Row, measure_case
 from samaritan.models import ClassSam
+from samaritan.transforms import FocusPreprocess
 
 Progress = Callable[[str, int, int], None]
 GroupBy = Literal["set", "modality", "split", "none"]
@@ -112,11 +113,12 @@ def ask_by_session(
 def opened(
     predictor: Predictor, manifest: Manifest, subject: Subject
 ) -> tuple[Session, float | None]:
-    """Begin a session, and say how long the image took; windows of 3D models are encoded when asked for."""
+    """Begin a session, and say how long the image took: None where windows are encoded when asked for."""
     start = time.perf_counter()
     window = manifest.group_of(subject.case).window
     image = open_as_trained(predictor, subject.image, window=window)
-    if predictor.preprocess.n_axes != 2:
+    chain = predictor.preprocess
+    if chain.n_axes != 2 or isinstance(chain, FocusPreprocess):
         return Session(image), None
     image.embedded((image.axis, 0))
     return Session(image), time.perf_counter() - start
