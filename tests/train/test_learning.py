@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from samaritan.data import Case, Group, Manifest
 from samaritan.phantoms import phantom
 from samaritan.recipes import resolve
 from samaritan.train.log import read_log
-from samaritan.train.runs import train
+from samaritan.train.runs import build_model, train
 
 ORGANS = {1: "liver", 2: "spleen", 3: "left kidney", 4: "right kidney"}
 
@@ -38,6 +39,14 @@ def phantom_slices(root: Path, patients: int) -> Manifest:
                 )
             )  # fmt: skip
     return Manifest(root, tuple(cases), {"phantoms": Group(labels=ORGANS)})
+
+
+def test_the_small_samed_is_as_small_as_it_says() -> None:
+    model = build_model(resolve("samed_small", settings=["model.num_classes=4"]))
+    assert 2_000_000 < sum(p.numel() for p in model.parameters()) < 2_200_000
+    with torch.no_grad():
+        out = model(torch.zeros(1, 3, 160, 160))
+    assert out.low_res_logits.shape == (1, 5, 80, 80)
 
 
 @pytest.mark.slow
