@@ -96,6 +96,7 @@ def test_models_without_prompts_label_the_images(capsys, models, data, tmp_path)
     options = ("--model", models / "classes.safetensors", "--data", data)
     found = told(capsys, tmp_path, *options)
     assert {g["key"]["label"] for g in found["groups_and_labels"]} == {1, 2}
+    assert "<figure>" in (tmp_path / "out" / "report.html").read_text("utf-8")
     found = told(capsys, tmp_path, *options, "--protocol", "samed")
     assert set(found["overall"][0]["stats"]) == {"dice", "hd95_voxels"}
 

@@ -188,7 +188,7 @@ def _tried(
 ) -> tuple[Tried, Sequence[Picture], Sequence[tuple[str, str]]]:
     """Ask models with prompts; let the others label."""
     from samaritan.errors import ConfigError
-    from samaritan.evaluation.labelling import label_cases
+    from samaritan.evaluation.labelling import label_cases, picture_cases
     from samaritan.evaluation.sam_med2d import ask_as_sam_med2d, check_trial
     from samaritan.evaluation.showing import Gallery
     from samaritan.evaluation.trials import ask_by_session, takes_prompts, try_model
@@ -203,7 +203,9 @@ def _tried(
         if protocol.name == "sam_med2d":
             raise ConfigError("protocol 'sam_med2d' is for models with prompts; this one has none")
         found = label_cases(predictor, manifest, protocol, group_by=by, progress=report)
-        return found, (), ()
+        return found, *picture_cases(
+            predictor, manifest, protocol, found.rows, each=pictures, progress=report
+        )
     if protocol.name == "samed":
         raise ConfigError(
             "protocol 'samed' is for models that label the whole image; this one answers prompts. "

@@ -75,7 +75,7 @@ def picture_cases(
     for kind, cases in chosen.items():
         for case in cases:
             png = _draw(wanted[case], settings, labels)
-            pictures.append(Picture(kind, case, _caption(case, rows), png))
+            pictures.append(Picture(kind, case, caption_of(case, rows), png))
             if progress is not None:
                 progress("drawing", len(pictures), total)
     return pictures, [(names[label], colour_of(at)) for at, label in enumerate(labels)]
@@ -93,7 +93,8 @@ def _draw(pair: Pair, settings: Settings, labels: Sequence[int]) -> bytes:
     return draw_case(prediction, reference, labels=labels)
 
 
-def _caption(case: str, rows: Sequence[Row]) -> str:
+def caption_of(case: str, rows: Sequence[Row]) -> str:
+    """The scores of a case in words."""
     own = [row for row in rows if row.case == case and row.counted and "dice" in row.values]
     told = [f"{row.name} {row.values['dice']:.3f}" for row in own[:6]]
     return "Dice " + ", ".join(told) + (", ..." if len(own) > 6 else "")

@@ -37,8 +37,8 @@ def figures(report: Report) -> str:
             shown.append(
                 f'<h3>{title} cases</h3><div class="pictures{wide}">{"".join(figures)}</div><br>'
             )
-    marks = _MARKS if report.prompts else ""
+    marks, most = (_MARKS, "of the object") if report.prompts else ("", "disagreement")
     return (
-        '<h2>Pictures</h2><p class="dim">The slice with most disagreement: the reference is filled, the '
+        f'<h2>Pictures</h2><p class="dim">The slice with most {most}: the reference is filled, the '
         f'prediction outlined. {marks}Click to enlarge.</p><div class="legend">{legend}</div>{"".join(shown)}'
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,6 +16,9 @@ from samaritan.data.manifest import Case, Manifest
 from samaritan.data.places import put_back
 from samaritan.data.reading import case_image, case_labels
 from samaritan.errors import ConfigError, SamaritanError
+from samaritan.evaluation.choosing import MOST_COLOURED, caption_of, choose_cases
+from samaritan.evaluation.pictures import colour_of, draw_case
+from samaritan.evaluation.report import Picture
 from samaritan.evaluation.trials import GroupBy, Progress, Tried, group_name, patient_name, why
 from samaritan.infer import Predictor
 from samaritan.infer.classes import class_names, predict_labels, require_classes
@@ -64,6 +67,47 @@ def label_cases(
             group = group_name(cases[0], group_by)
             rows += [replace(row, group=group, patient=patient_name(cases[0])) for row in found]
     return Tried(tuple(rows), problems)
+
+
+def picture_cases(
+    predictor: Predictor,
+    manifest: Manifest,
+    protocol: Protocol,
+    rows: Sequence[Row],
+    *,
+    each: int = 3,
+    progress: Progress | None = None,
+) -> tuple[list[Picture], list[tuple[str, str]]]:
+    """Draw the worst, median and best cases, labelled again, which gives the same.
+
+    Args:
+        predictor: as in `label_cases`.
+        manifest: as in `label_cases`.
+        protocol: as in `label_cases`.
+        rows: what was measured.
+        each: how many of each kind.
+        progress: called with (what, done, total).
+
+    Returns:
+        The pictures, and (label name, colour) for a legend.
+    """
+    published = protocol.name == "samed"
+    wholes = _wholes(manifest) if published else {case.id: [case] for case in manifest}
+    names = {row.label: row.name for row in rows}
+    labels = sorted(names)[:MOST_COLOURED]
+    chosen = choose_cases(rows, each=each) if each else {}
+    total = sum(map(len, chosen.values()))
+    pictures: list[Picture] = []
+    for kind, found in chosen.items():
+        for name in found:
+            cases = wholes[name]
+            pair = _labelled(predictor, manifest, cases, _as_samed if published else _as_ours)
+            image = case_image(manifest, cases[0]) if len(cases) == 1 else None
+            png = draw_case(*pair, image=image, labels=labels)
+            pictures.append(Picture(kind, name, caption_of(name, rows), png))
+            if progress is not None:
+                progress("drawing", len(pictures), total)
+    return pictures, [(names[label], colour_of(at)) for at, label in enumerate(labels)]
 
 
 def samed_input(

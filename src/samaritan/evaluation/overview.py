@@ -170,7 +170,9 @@ def _column(summary: Summary) -> Column:
 def columns_of(report: Report) -> list[Column]:
     """Prompts in the order of asking; of long curves only some numbers of clicks."""
     every = list(dict.fromkeys((row.prompt, row.clicks) for row in report.rows))
-    every = [column for column in every if column != ("box+clicks", 0) or ("box", None) not in every]
+    every = [
+        column for column in every if column != ("box+clicks", 0) or ("box", None) not in every
+    ]
     last: dict[str, int] = {}
     for prompt, clicks in every:
         last[prompt] = max(last.get(prompt, 0), clicks or 0)

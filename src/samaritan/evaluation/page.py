@@ -213,7 +213,7 @@ def _summaries(report: Report) -> str:
     told = "" if report.is_grouped else _table_of_summaries("By prompt", overall, ())
     if len({(row.group, row.label) for row in report.rows}) < 2 or len(_sets(report)) > 1:
         return told
-    return told + _table_of_summaries("By label", labels, ())
+    return told + _folded("by label", _table_of_summaries("", labels, ()))
 
 
 def _groups(report: Report) -> str:
@@ -228,12 +228,15 @@ def _groups(report: Report) -> str:
         own = [s for s in summaries if s.key["group"] == name]
         several = len({row.label for row in report.rows if row.group == name}) > 1
         labels = report.summaries("group", "label") if several else ()
-        told += (
-            f"<details><summary><b>{escape(name or 'no group')}</b>: every prompt, every metric</summary>"
-            + _table_of_summaries("", [s for s in labels if s.key["group"] == name], own)
-            + "</details>"
-        )
+        lines = [s for s in labels if s.key["group"] == name]
+        told += _folded(name or "no group", _table_of_summaries("", lines, own))
     return told
+
+
+def _folded(name: str, part: str) -> str:
+    """A long table that opens when asked for."""
+    title = f"<b>{escape(name)}</b>: every prompt, every metric"
+    return f"<details><summary>{title}</summary>{part}</details>"
 
 
 def _sets(report: Report) -> list[str]:

@@ -78,8 +78,8 @@ def draw_panels(
 ) -> bytes:
     """Draw several predictions of one case side by side, behind the image alone, as a PNG.
 
-    The slice is the one where the last prediction differs most. Clicks before or behind it are drawn thin.
-    With prompts it is cut to the reference and to them, without what lies far off.
+    The slice is the one where the last prediction differs most. With prompts it is the one with most of the
+    reference, cut to it and to them, without what lies far off; clicks before or behind it are drawn thin.
 
     Args:
         panels: what to draw, on the grid of the reference.
@@ -97,10 +97,11 @@ def draw_panels(
         image = as_shown(image)
         if not image.grid.same_as(reference.grid):
             image = _moved(image, reference)
-    axis, index = _slice(maps[-1].array, reference.array)
+    prompted = any(panel.points is not None or panel.boxes is not None for panel in panels)
+    nothing = np.zeros_like(reference.array)
+    axis, index = _slice(nothing if prompted else maps[-1].array, reference.array)
     flats = [_turned(one.slice(axis, index)) for one in maps]
     marks = [_marks(panel, flats[0]) for panel in panels]
-    prompted = any(mark.points or mark.boxes for mark in marks)
     touched = np.logical_or.reduce(
         [np.isin(f.array, shown) for f in flats[: 1 if prompted else None]]
     )
