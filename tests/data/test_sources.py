@@ -276,6 +276,15 @@ def test_a_manifest_is_a_source(pairs, tmp_path) -> None:
     assert load_manifest(path).cases == made.cases
 
 
+def test_a_folder_of_prepared_slices_is_its_manifest(pairs) -> None:
+    manifest = load_manifest(pairs).split({"train": 0.5, "val": 0.5})
+    manifest.write(pairs / "manifest.json")
+    assert find_source(pairs) == "manifest"
+    assert load_manifest(pairs).cases == manifest.cases
+    (pairs / "manifest.json").write_text("{}")  # of somebody else
+    assert find_source(pairs) == "pairs"
+
+
 def test_a_folder_of_data_sets_is_a_collection(pairs, nnunet, tmp_path) -> None:
     manifest = load_manifest(tmp_path)
     assert find_source(tmp_path) == "collection"

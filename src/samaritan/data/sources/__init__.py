@@ -27,14 +27,19 @@ class SourceOptions:
     """What label files hold, if it should not be told from the first of them."""
 
 
+def _manifest_file(path: Path) -> Path:
+    """The manifest itself; of a folder of prepared slices the one that lies in it."""
+    return path / "manifest.json" if path.is_dir() else path
+
+
 def _read_manifest(path: Path, options: SourceOptions) -> Manifest:
-    return Manifest.read(path)
+    return Manifest.read(_manifest_file(path))
 
 
 _Found = tuple[Callable[[Path], bool], Callable[[Path, SourceOptions], Manifest]]
 
 KINDS: dict[str, _Found] = {
-    "manifest": (is_manifest, _read_manifest),
+    "manifest": (lambda path: is_manifest(_manifest_file(path)), _read_manifest),
     "nnunet": (nnunet.recognise, nnunet.manifest),
     "sam_med2d": (sam_med2d.recognise, sam_med2d.manifest),
     "synapse": (synapse.recognise, synapse.manifest),
@@ -61,10 +66,10 @@ def find_source(path: str | os.PathLike[str]) -> str:
     if where.is_dir() and any(_kind(p) for p in _members(where)):
         return "collection"
     raise FileError(
-        f"{where} is no data set that is known here. Known are: a manifest (.json, .csv); an nnU-Net "
-        "folder with dataset.json; images/ beside masks/ or labels/ with the same names; SAM-Med2D's "
-        "image2label_train.json and label2image_test.json; Synapse .npz slices and .npy.h5 volumes; "
-        "folders of DICOM series; a folder of such folders"
+        f"{where} is no data set that is known here. Known are: a manifest (.json, .csv) or a folder "
+        "with manifest.json; an nnU-Net folder with dataset.json; images/ beside masks/ or labels/ with the "
+        "same names; SAM-Med2D's image2label_train.json and label2image_test.json; Synapse .npz slices and "
+        ".npy.h5 volumes; folders of DICOM series; a folder of such folders"
     )
 
 
