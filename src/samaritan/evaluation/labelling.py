@@ -197,11 +197,17 @@ def _as_samed(predictor: Predictor, volume: Volume, window: tuple[float, float] 
 
 
 def _wholes(manifest: Manifest) -> dict[str, list[Case]]:
-    """Cases that are slices of one volume, together."""
-    found: dict[str, list[Case]] = {}
+    """Cases that are slices of one volume, together; those cut across another axis are others."""
+    found: dict[tuple[str, str], list[Case]] = {}
     for case in manifest:
-        found.setdefault(case.place.volume if case.place else case.id, []).append(case)
-    return found
+        place = case.place
+        key = ("", case.id) if place is None else (f"{case.group}, axis {place.axis}", place.volume)
+        found.setdefault(key, []).append(case)
+    names = [name for _, name in found]
+    return {
+        name if names.count(name) == 1 else f"{name} ({where})": cases
+        for (where, name), cases in found.items()
+    }
 
 
 def _labelled(
