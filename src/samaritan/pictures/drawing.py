@@ -45,7 +45,8 @@ DPI = 150
 MOST_NAMES = 20
 """The legend names this many objects at most."""
 
-_BACK, _TEXT, _DIM = "#101010", "#e8e8e8", "#9a9a9a"
+BACK, TEXT, DIM = "#101010", "#e8e8e8", "#9a9a9a"
+"""Colours of the page, of text on it, and of small print."""
 
 
 def draw(
@@ -90,11 +91,19 @@ def draw(
     layout = choose_layout(
         [plane.size for plane in scene.planes], [text for text, _ in entries], title
     )
-    figure = Figure(figsize=layout.size, dpi=DPI, facecolor=_BACK)
-    limits = window or (None if is_colour(shown) else choose_window(shown, _own(volume, scene, at)))
+    figure = Figure(figsize=layout.size, dpi=DPI, facecolor=BACK)
+    limits = window or (
+        None if is_colour(shown) else choose_window(shown, at or own_index(volume, scene))
+    )
     for plane, box in zip(scene.planes, layout.planes, strict=True):
         axes = figure.add_axes(layout.relative(box), label=plane.name)
-        _draw_plane(axes, plane, scene, limits, crosshair and len(scene.planes) > 1)
+        draw_plane(axes, plane, scene, limits)
+        if len(scene.planes) > 1:
+            axes.set_title(
+                f"{plane.name}, {plane.where}", color=TEXT, fontsize=8, loc="left", pad=3
+            )
+        if crosshair and len(scene.planes) > 1:
+            _draw_crosshair(axes, plane, scene)
         if volume.grid.unit == "mm" and plane is scene.planes[0]:
             draw_scale_bar(axes, plane, layout.scale)
     if title is not None:
@@ -102,7 +111,7 @@ def draw(
             0.5,
             1 - 0.17 / layout.size[1],
             title,
-            color=_TEXT,
+            color=TEXT,
             ha="center",
             va="center",
             fontsize=11,
@@ -110,7 +119,7 @@ def draw(
     _legend(figure, layout, entries)
     if layout.facts is not None:
         left, bottom, _, _ = layout.relative(layout.facts)
-        figure.text(left, bottom, _facts(volume, limits), color=_DIM, fontsize=8, va="bottom")
+        figure.text(left, bottom, _facts(volume, limits), color=DIM, fontsize=8, va="bottom")
     return figure
 
 
@@ -151,18 +160,22 @@ def _facts(volume: Volume, limits: tuple[float, float] | None) -> str:
     return f"{shape} voxels, {kind}\n{spacing} {grid.unit}{shown}"
 
 
-def _own(volume: Volume, scene: Scene, at: Sequence[int] | None) -> Sequence[int] | None:
+def own_index(volume: Volume, scene: Scene) -> list[int]:
     """Array index that the planes go through, in the volume's own order."""
-    if at is not None:
-        return [int(v) for v in at]
     turned = volume.grid.reorient("LPI")
     index = volume.grid.mm_to_index(turned.index_to_mm(scene.at))
     return [int(v) for v in np.rint(index)]
 
 
-def _draw_plane(
-    axes: Axes, plane: Plane, scene: Scene, limits: tuple[float, float] | None, crosshair: bool
+def draw_plane(
+    axes: Axes,
+    plane: Plane,
+    scene: Scene,
+    limits: tuple[float, float] | None,
+    *,
+    tint: bool = True,
 ) -> None:
+    """Draw a plane with contours, prompts and letters; `limits` become black and white."""
     rows, columns = plane.pixels.shape[:2]
     low, high = limits or (None, None)
     axes.imshow(
@@ -178,16 +191,17 @@ def _draw_plane(
     for side in axes.spines.values():
         side.set_visible(False)
     if plane.labels is not None:
-        draw_contours(axes, plane.labels, scene)
-    if crosshair:
-        _, down, right = plane.axes
-        for line, where in ((axes.axvline, scene.at[right]), (axes.axhline, scene.at[down])):
-            line(where, color="#5ab0ff", linewidth=0.6, alpha=0.7)
+        draw_contours(axes, plane.labels, scene, tint=tint)
     draw_boxes(axes, plane, scene)
     draw_points(axes, plane, scene)
     draw_letters(axes, plane)
-    if len(scene.planes) > 1:
-        axes.set_title(f"{plane.name}, {plane.where}", color=_TEXT, fontsize=8, loc="left", pad=3)
+
+
+def _draw_crosshair(axes: Axes, plane: Plane, scene: Scene) -> None:
+    """Show where the other planes cut this one."""
+    _, down, right = plane.axes
+    for line, where in ((axes.axvline, scene.at[right]), (axes.axhline, scene.at[down])):
+        line(where, color="#5ab0ff", linewidth=0.6, alpha=0.7)
 
 
 def _pixels(pixels: Array) -> Array:
@@ -246,6 +260,6 @@ def _legend(figure: Figure, layout: Layout, entries: list[tuple[str, Any]]) -> N
     axes.set_axis_off()
     axes.legend(
         [handle for _, handle in entries], [text for text, _ in entries], loc="upper left", frameon=False,
-        labelcolor=_TEXT, fontsize=9, ncols=layout.legend_columns, borderpad=0, borderaxespad=0,
+        labelcolor=TEXT, fontsize=9, ncols=layout.legend_columns, borderpad=0, borderaxespad=0,
         handlelength=1.4, columnspacing=1.2,
     )  # fmt: skip

@@ -24,18 +24,18 @@ MOST_FILLED = 0.3
 """Objects that take more than this part of some plane are outlined, but not tinted."""
 
 
-def draw_contours(axes: Axes, labels: Array, scene: Scene) -> None:
-    """Outline every label along the faces of its voxels, and tint the smaller ones."""
+def draw_contours(axes: Axes, labels: Array, scene: Scene, *, tint: bool = True) -> None:
+    """Outline every label along the faces of its voxels, and tint the smaller ones if wanted."""
     from matplotlib.collections import LineCollection
     from matplotlib.colors import to_rgb
 
     known = all_labels(scene)
-    tint = np.zeros((*labels.shape, 4), np.float32)
+    shade = np.zeros((*labels.shape, 4), np.float32)
     for value in np.unique(labels[labels != 0]):
         colour = colour_of(known.index(int(value)))
         inside = labels == value
-        if not _is_large(int(value), scene):
-            tint[inside] = (*to_rgb(colour), 0.13)
+        if tint and not _is_large(int(value), scene):
+            shade[inside] = (*to_rgb(colour), 0.13)
         lines = outline(inside)
         for width, ink, alpha, height in ((2.6, "black", 0.5, 3.0), (1.3, colour, 1.0, 3.1)):
             axes.add_collection(
@@ -45,7 +45,7 @@ def draw_contours(axes: Axes, labels: Array, scene: Scene) -> None:
                 ),
                 autolim=False,
             )  # fmt: skip
-    axes.imshow(tint, interpolation="nearest", aspect=axes.get_aspect(), zorder=2)
+    axes.imshow(shade, interpolation="nearest", aspect=axes.get_aspect(), zorder=2)
 
 
 def _is_large(value: int, scene: Scene) -> bool:
