@@ -8,7 +8,18 @@ from __future__ import annotations
 
 import typer
 
-from samaritan.cli import doctor, evaluate, info, models, phantom, predict, prepare, segment, train
+from samaritan.cli import (
+    demo,
+    doctor,
+    evaluate,
+    info,
+    models,
+    phantom,
+    predict,
+    prepare,
+    segment,
+    train,
+)
 
 app = typer.Typer(
     name="samaritan",
@@ -18,6 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+app.command("demo")(demo.demo)
 app.command("segment")(segment.segment)
 app.command("train")(train.train)
 app.command("predict")(predict.predict)
