@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from typer.testing import CliRunner
 
 import samaritan
-from samaritan.checkpoints import load_model, save_official
+from samaritan.checkpoints import cached, load_model, save_official
 from samaritan.checkpoints.downloading import Downloaded
 from samaritan.cli.models import app
 from samaritan.errors import ConfigError, CorruptFile, DownloadError, UnsafeFile
@@ -42,7 +43,7 @@ def test_list_shows_every_published_file_whole_and_as_json():
     for row in rows:
         assert row["name"] in text.stdout
         assert row["licence"] in text.stdout
-        assert row["cached"] is None
+        assert row["shipped"] or row["cached"] is None
     assert "…" not in text.stdout
 
 
@@ -54,6 +55,18 @@ def test_show_tells_origin_place_and_architecture(cache):
     shown = json.loads(run("show", "sammed3d_vit_b_ori", "--json").stdout)
     assert shown["weights"]["name"] == "sammed3d_turbo"
     assert shown["architecture"]["parameters"] == 100_509_232
+
+
+@pytest.mark.skipif(
+    cached("samaritan_2d") is None, reason="the weights of samaritan_2d are not in this checkout"
+)
+def test_what_ships_is_in_the_package_with_its_card(cache):
+    row = next(line for line in run("list").stdout.splitlines() if "samaritan_2d" in line)
+    assert "in the package" in row
+    shown = json.loads(run("show", "samaritan_2d", "--json").stdout)["weights"]
+    assert Path(shown["card"]).name == "samaritan_2d.md"
+    assert "## Limits" in Path(shown["card"]).read_text(encoding="utf-8")
+    assert "place" not in shown
 
 
 def test_show_knows_models_without_published_weights_and_weights_of_later_models():

@@ -10,7 +10,7 @@ import pytest
 import torch
 from cli.run import samaritan
 
-from samaritan.checkpoints import save_weights
+from samaritan.checkpoints import cached, save_weights
 from samaritan.geometry import Grid
 from samaritan.io import read, read_labels, write
 from samaritan.models import create_model
@@ -232,3 +232,39 @@ def test_random_weights_are_called_what_they_are(
     )
     assert done.code in (0, 3)
     assert "means nothing" in done.err
+
+
+@pytest.mark.skipif(
+    cached("samaritan_2d") is None, reason="the weights of samaritan_2d are not in this checkout"
+)
+@pytest.mark.parametrize(
+    ("image", "prompt", "volume"),
+    [("picture.png", "10,10,30,45", False), ("scan.nii.gz", "5,5,9,20,20,11", True)],
+)
+def test_without_a_model_the_one_that_ships_is_taken_and_told(
+    folder: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    image: str,
+    prompt: str,
+    volume: bool,
+) -> None:
+    out = tmp_path / f"mask{''.join(Path(image).suffixes)}"
+    done = samaritan(capsys, "segment", folder / image, "-o", out, "-b", prompt)
+    assert done.code in (0, 3), done.err
+    assert "model: samaritan_2d, which comes with the package" in done.err
+    assert ("--model sammed3d_turbo" in done.err) == volume
+    assert "samaritan_2d" not in done.out
+    found = np.flatnonzero(read_labels(out).array.any(axis=(0, 1)))
+    assert set(found) <= ({9, 10} if volume else {0})
+
+
+def test_a_named_model_is_not_talked_about(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = folder / "sam_tiny.safetensors"
+    done = samaritan(
+        capsys,
+        *("segment", folder / "picture.png", "-o", tmp_path / "m.png", "-m", weights, "-p", "9,9"),
+    )
+    assert "comes with the package" not in done.err

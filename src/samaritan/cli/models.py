@@ -35,12 +35,14 @@ def list_weights(as_json: _Json = False) -> None:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    for title in ("name", "system", "size", "licence", "cached", "loads"):
+    for title in ("name", "system", "size", "licence", "here", "loads"):
         table.add_column(title, justify="right" if title == "size" else "left", no_wrap=True)
     for p, path in rows:
-        cells = (p.name, p.system, _size(p), p.licence, "yes" if path else "")
+        cells = (p.name, p.system, _size(p), p.licence, _here(p, path))
         table.add_row(*cells, "yes" if p.supported else "no")
-    Console(soft_wrap=True, highlight=False).print(table)
+    console = Console(soft_wrap=True, highlight=False)
+    console.width = max(console.width, 100)
+    console.print(table)
 
 
 @app.command()
@@ -58,7 +60,10 @@ def show(
     if published is not None:
         path = cached(published.name)
         values = {**published.to_dict(), "cached": _text(path)}
-        values["place"] = str(cache_folder() / published.file)
+        if published.shipped:
+            values["card"] = _text(_card(published.name, path))
+        else:
+            values["place"] = str(cache_folder() / published.file)
     elif name not in model_names():
         from samaritan.checkpoints.registry import get_published
 
@@ -189,6 +194,21 @@ def _print_json(values: Any) -> None:
 def _size(published: Published) -> str:
     about = "" if published.size_exact else "~"
     return f"{about}{published.size / 1e6:,.0f} MB"
+
+
+def _here(published: Published, path: Path | None) -> str:
+    """Whether the weights are on this machine, and why."""
+    if path is None:
+        return ""
+    return "in the package" if published.shipped else "in the cache"
+
+
+def _card(name: str, weights: Path | None) -> Path | None:
+    """The card of a model that comes with the package: beside its weights, or in the docs of a clone."""
+    if weights is None:
+        return None
+    places = (weights.with_suffix(".md"), weights.parents[3] / "docs" / f"{name}.md")
+    return next((place for place in places if place.is_file()), None)
 
 
 def _text(path: Path | None) -> str | None:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from samaritan.infer import Predictor, Session
     from samaritan.volume import LabelMap, Volume
 
+SHIPPED = "samaritan_2d"
+"""The model that comes with the package, for whoever names none."""
+
 EMPTY_MASK = 3
 """Exit code: everything went well, but the mask holds no voxel."""
 
@@ -34,14 +37,15 @@ def segment(
         ),
     ],
     model: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--model",
             "-m",
-            help="A weight file, a run folder, or a name from `models list`.",
+            help="A weight file, a run folder, or a name from `models list`; else samaritan_2d, which comes "
+            "with the package.",
             rich_help_panel=_MODEL,
         ),
-    ],
+    ] = None,
     point: Annotated[
         list[str] | None,
         typer.Option(
@@ -140,8 +144,10 @@ def segment(
         wanted.check(volume.grid)
         source = image if output.suffix.lower() == ".dcm" else None
         check_writable(output, volume.grid, source=source)
+        if model is None:
+            _tell_default(volume)
         report("loading the model", 0, 0)
-        predictor = _predictor(model, random_weights, device, precision, window, report)
+        predictor = _predictor(model or SHIPPED, random_weights, device, precision, window, report)
         predictor.progress = report
         if random_weights:
             warn("the weights are random, so the mask means nothing")
@@ -240,6 +246,19 @@ class _Wanted:
                 point.at, positive=point.positive, object=point.object, mm=self.mm
             )
         return session
+
+
+def _tell_default(volume: Volume) -> None:
+    """Say which model is taken where none was named, and of volumes that there is a better way."""
+    from samaritan.cli.console import errors
+
+    text = f"model: {SHIPPED}, which comes with the package (--model for others)"
+    if not volume.is_flat:
+        text += (
+            "; it looks at single slices: those that hold a prompt. A model for volumes: "
+            "--model sammed3d_turbo"
+        )
+    errors.print(text, highlight=False, soft_wrap=True)
 
 
 def _predictor(
