@@ -47,7 +47,6 @@ def test_every_kind_of_prompt_is_among_the_first():
     assert bool((boxed | clicked).all())
     assert bool((boxed & clicked).any())
     assert float(rough.float().mean()) == pytest.approx(PROMPTS.mask_part, abs=0.06)
-    assert torch.equal(told.lone, clicked & ~boxed & ~rough)
     rows, columns = told.coords[:, 0].long().unbind(1)
     assert bool(masks[torch.arange(len(masks)), rows, columns].all())
 
@@ -59,7 +58,6 @@ def test_corrections_lie_on_errors_and_keep_what_was_told():
     then = corrected(told, answer, masks, PROMPTS, draws(1))
     assert torch.equal(then.coords[:, :1], told.coords)
     assert torch.equal(then.boxes, told.boxes)
-    assert not bool(then.lone.any())
     wrong = (answer > 0) != masks
     for i in range(len(masks)):
         for at, label in zip(then.coords[i, 1:].long(), then.labels[i, 1:], strict=True):

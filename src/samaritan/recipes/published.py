@@ -133,7 +133,7 @@ SAMARITAN_2D = Recipe(
             "phantom_ultrasound": 0.2,
             "phantom_xray": 0.2,
             "phantom_skin": 0.2,
-            "phantom_shapes": 3,
+            "phantom_shapes": 2,
         },
     ),
     prompts=Prompts(
@@ -143,7 +143,7 @@ SAMARITAN_2D = Recipe(
     optim=Optim(name="adamw", lr=2e-3, weight_decay=0.05),
     schedule=Schedule(kind="cosine", warmup=60, floor=0.01),
     run=Run(epochs=20, precision="bfloat16", clip_norm=1.0, ema=0.998, log_every=20),
-    validation=Validation(every=4, clicks=5, batches=16),
+    validation=Validation(every=5, clicks=5, batches=12),
 )
 """The compact model that ships: a small U-Net for windows of pictures and slices."""
 

@@ -62,6 +62,8 @@ class Data(Section):
     """Pixels of the input that an object needs; task interactive."""
     augment: Literal["none", "samed", "geometry", "heavy", "upright"] = "geometry"
     """Turns and flips as SAMed; those and warps; or intensities as well; warps and intensities alone."""
+    intensity: PositiveFloat = 1.0
+    """How often intensities change, times the usual; augment heavy with chain focus."""
     chain: Literal["sam", "samed", "sam_med2d", "focus"] = "sam"
     """How an image becomes the input: as published for this system; "focus": a window around one object."""
     window: tuple[float, float] | None = None

@@ -59,7 +59,12 @@ def interactive_judge(prompts: Prompts, clicks: int) -> Judge:
             )
             now = answer.logits[:, 0] > 0
             scores[f"dice_{click}"] = mask_dice(now, masks)
-            points, labels = simulate.error_points(now, masks, 1, draws, at_core=True)
+            newest = simulate.error_points(now, masks, 1, draws, at_core=True)
+            if prompts.each == "object":  # such models are shown all clicks
+                newest = (
+                    torch.cat(pair, dim=1) for pair in zip((points, labels), newest, strict=True)
+                )
+            points, labels = newest
             previous = mask_prompt(answer, prompts)
         if "valid" in batch:
             filling = ~batch["valid"].flatten()

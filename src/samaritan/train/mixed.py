@@ -31,21 +31,18 @@ class Told:
         labels: (n, p): 1, 0, or -1 where there is no point.
         boxes: half-open (n, 2 * ndim); the last corner before the first where there is no box.
         masks: logits (n, 1, *size), 0 where nothing is known.
-        lone: (n): one click and nothing else, so that several answers may be right.
     """
 
     coords: Tensor
     labels: Tensor
     boxes: Tensor
-    masks: Tensor | None
-    lone: Tensor
+    masks: Tensor
 
 
 def mixed_step(prompts: Prompts, loss: Loss) -> Step:
     """The step of our own small models: a first answer to a box, a click or a rough mask, then corrections.
 
-    Each is an update of its own; only the first reaches the stem. The first mask token answers everything;
-    the others share out the answers to a lone click, of which only the best learns.
+    Each is an update of its own; only the first reaches the stem.
     """
     return partial(_step, prompts=prompts, loss=loss)
 
@@ -63,10 +60,10 @@ def _step(
     told = first(masks, prompts, generator)
     for turn in range(prompts.rounds + 1):
         low_res, quality = _ask(model, embeddings, told)
-        yield _loss(low_res, quality, masks, told, loss)
+        yield _loss(low_res, quality, masks, loss)
         embeddings = embeddings.detach()
         if turn < prompts.rounds:
-            told = corrected(told, _chosen(low_res, quality, told), masks, prompts, generator)
+            told = corrected(told, low_res[:, 0].detach(), masks, prompts, generator)
 
 
 def first(masks: Tensor, prompts: Prompts, generator: torch.Generator) -> Told:
@@ -87,7 +84,6 @@ def first(masks: Tensor, prompts: Prompts, generator: torch.Generator) -> Told:
         torch.where(clicked, 1, -1)[:, None],
         torch.where(boxed[:, None], boxes, _no_box(boxes)),
         rough_masks(masks, generator) * rough.reshape(-1, 1, *[1] * (masks.ndim - 1)),
-        clicked & ~boxed & ~rough,
     )
 
 
@@ -103,8 +99,7 @@ def corrected(
         told,
         coords=torch.cat([told.coords, coords], dim=1),
         labels=torch.cat([told.labels, labels], dim=1),
-        masks=answer.detach()[:, None],
-        lone=torch.zeros_like(told.lone),
+        masks=answer[:, None],
     )
 
 
@@ -139,29 +134,14 @@ def _ask(model: Sam, embeddings: Tensor, told: Told) -> tuple[Tensor, Tensor]:
     return low_res.float(), quality.float()
 
 
-def _chosen(low_res: Tensor, quality: Tensor, told: Told) -> Tensor:
-    """The answer that inference would show: of a lone click the best of several, else the first."""
-    several = 1 + quality[:, 1:].argmax(dim=1)
-    which = torch.where(told.lone, several, 0)
-    return low_res[torch.arange(len(which), device=which.device), which].detach()
-
-
-def _loss(low_res: Tensor, quality: Tensor, masks: Tensor, told: Told, loss: Loss) -> StepLoss:
-    """Losses of the masks that count, and of the quality of those."""
-    target = masks.float()
-    parts = mask_losses(low_res, target[:, None].expand_as(low_res))
-    costs = loss.cross_entropy * parts["ce"] + loss.dice * parts["dice"]
-    best = 1 + costs[:, 1:].detach().argmin(dim=1)
-    rows = torch.arange(len(best), device=best.device)
-    several = costs[rows, best] * told.lone
-    counted = torch.ones_like(quality)
-    counted[:, 1:] = told.lone[:, None].to(counted.dtype)
-    wrong = ((quality - parts["iou"].detach()).square() * counted).sum() / counted.sum()
-    total = (costs[:, 0] + several).mean() + loss.iou * wrong
-    shown = _chosen(low_res, quality, told)
-    dice = mask_dice(shown > 0, masks).mean()
-    logs = {"ce": parts["ce"][:, 0].mean(), "dice_loss": parts["dice"][:, 0].mean()}
-    return StepLoss(total, {**logs, "iou_mse": wrong, "dice": dice})
+def _loss(low_res: Tensor, quality: Tensor, masks: Tensor, loss: Loss) -> StepLoss:
+    """Losses of the first mask, and of how good the model believes it to be."""
+    parts = mask_losses(low_res[:, :1], masks[:, None])
+    wrong = (quality[:, :1] - parts["iou"].detach()).square().mean()
+    ce, dice = parts["ce"].mean(), parts["dice"].mean()
+    total = loss.cross_entropy * ce + loss.dice * dice + loss.iou * wrong
+    right = mask_dice(low_res[:, 0] > 0, masks).mean()
+    return StepLoss(total, {"ce": ce, "dice_loss": dice, "iou_mse": wrong, "dice": right})
 
 
 def _no_box(boxes: Tensor) -> Tensor:

@@ -189,7 +189,7 @@ def _focused(
         learned,
         chain,
         looks=None if data.augment == "none" else Looks(),
-        intensity=Intensity() if data.augment == "heavy" else None,
+        intensity=Intensity(data.intensity) if data.augment == "heavy" else None,
         seed=recipe.run.seed,
         **shared,
     )
@@ -265,7 +265,7 @@ def chain_of(recipe: Recipe, config: SamConfig) -> SlicePreprocess:
         return chain
     prompts = recipe.prompts
     if prompts.each == "object":
-        return replace(chain, prompting=Prompting(clicks="all", multimask="first"))
+        return replace(chain, prompting=Prompting(clicks="all", multimask="never"))
     prompting = Prompting(
         multimask="always" if prompts.multimask else "never", mask_values=prompts.mask_values
     )
