@@ -101,7 +101,7 @@ def test_pictures_are_named_with_their_source_and_licence(shown: tuple[Done, Pat
     done, _ = shown
     text = " ".join(done.out.split())
     assert re.search(r"real MR slice .*pydicom [\d.]+ \(MIT licence\)", text)
-    assert "a phantom: a computed CT slice, no patient" in text
+    assert "The phantom is a computed CT slice of no patient" in text
     assert "Apache-2.0" in text
 
 

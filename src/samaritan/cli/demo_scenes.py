@@ -184,8 +184,8 @@ def computed() -> Scene:
     return Scene(
         "phantom",
         "a phantom, segmented by samaritan_2d",
-        "a phantom: a computed CT slice, no patient, so that the right answer is known; made by samaritan "
-        "(Apache-2.0), of the kind but not of the ones that the model learned from",
+        "a computed CT slice of no patient, so that the right answer is known: made by samaritan "
+        "(Apache-2.0), like those that the model learned from but not one of them",
         made.image,
         tuple(wishes),
         made.labels,
