@@ -33,6 +33,8 @@ class Looks:
 
     close: tuple[float, float] = (1.15, 2.6)
     """Smallest and greatest side of a close window, times the object's."""
+    inside: float = 0.12
+    """Part of windows that show a part of the object only, so that it goes on beyond them."""
     wide: float = 0.25
     """Part of windows that are wider than that: up to the whole picture."""
     smallest: float = 14.0
@@ -105,9 +107,11 @@ class FocusDataset(ObjectDataset):
             side = max(side * self.focus.margin, 8.0)
             values, content, mask = self._cut(example.pixels, inside, centre, side, self.focus.size)
             return values, torch.from_numpy(content), mask > 127
-        centre, side = _varied(
-            centre, side, example.pixels.shape[:2], self.focus.size[0], rng, looks
-        )
+        if rng.random() < looks.inside:
+            centre, side = _within(inside, side, rng)
+        else:
+            sides = example.pixels.shape[:2]
+            centre, side = _varied(centre, side, sides, self.focus.size[0], rng, looks)
         large = tuple(round(n * SPARE) for n in self.focus.size)
         values, content, mask = self._cut(example.pixels, inside, centre, side * SPARE, large)
         planes = np.concatenate([values, content[..., None] * 255, mask[..., None]], axis=2)
@@ -138,6 +142,13 @@ def _place(inside: Array) -> tuple[Array, float]:
     low = np.array([rows[0], columns[0]], float)
     high = np.array([rows[-1] + 1, columns[-1] + 1], float)
     return (low + high) / 2, float((high - low).max())
+
+
+def _within(inside: Array, side: float, rng: np.random.Generator) -> tuple[Array, float]:
+    """A window about some pixel of the object, smaller than the object is long."""
+    pixels = np.argwhere(inside)
+    centre = pixels[int(rng.integers(len(pixels)))] + 0.5
+    return centre, max(side * float(rng.uniform(0.35, 1.1)), 8.0)
 
 
 def _varied(

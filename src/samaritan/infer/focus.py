@@ -27,6 +27,12 @@ SMALLEST = 24
 CLOSER = 0.5
 """Side of each look over that of the one before."""
 
+FARTHER = 0.03
+"""So much is an answer believed more than one in a window half as wide: objects come before parts."""
+
+LEAVING = 0.2
+"""An answer is believed so much less if the object leaves the window."""
+
 FITS = (0.7, 1.45)
 """A window is kept while the side that would be chosen now is within these parts of its own."""
 
@@ -120,7 +126,8 @@ class _Plane:
         scale = key[4] / np.asarray(self.size)
         first = np.array([spans[0][0], spans[1][0]]) * scale + key[2:4]
         last = np.array([spans[0][-1] + 1, spans[1][-1] + 1]) * scale + key[2:4]
-        return Extent(first, last)
+        edge = np.asarray(self.lattice.shape[:2]) * SLOT  # nothing lies beyond the picture
+        return Extent(np.clip(first, 0, edge), np.clip(last, 0, edge))
 
     def window(self, extent: Extent) -> Key:
         """The window that shows an extent with some margin."""
@@ -189,27 +196,30 @@ class _Plane:
     # -- looking ---------------------------------------------------------------------------------
 
     def search(self, frame: FrameState) -> tuple[Key, FrameState]:
-        """Find what a lone click means: look from far and near, then at what the surest answer found."""
+        """Find what a lone click means: look from far and near, each time again at what was found."""
         centre = self.slots(frame.points[-1:])[0]
         looks, side = [self.whole], self.whole[4] * CLOSER
         while side >= SMALLEST * SLOT:
             looks.append(self.around(centre, round(side)))
             side *= CLOSER
-        tried = [(key, answer(self.image, key, frame)) for key in looks]
+        tried = [self._again(key, frame, answer(self.image, key, frame)) for key in looks]
         key, best = max(tried, key=lambda one: self._belief(*one))
-        extent = self.wanted(key, best, None)
+        return self._again(key, frame, best)
+
+    def _again(self, key: Key, frame: FrameState, found: FrameState) -> tuple[Key, FrameState]:
+        """Look again, at the mask that was found, with nothing but the click."""
+        extent = self.wanted(key, found, None)
         if extent is None:
-            return key, best
+            return key, found
         near = self.window(extent)
-        near, again = self.grown(near, answer(self.image, near, frame))
-        better = self._belief(near, again) >= self._belief(key, best)
-        return (near, again) if better else (key, best)
+        return self.grown(near, answer(self.image, near, frame))
 
     def _belief(self, key: Key, frame: FrameState) -> float:
-        """How much an answer is believed: its quality, less where the object leaves the window."""
+        """How much an answer is believed: see `FARTHER` and `LEAVING`."""
         assert frame.logits is not None
         assert frame.quality is not None
-        return frame.quality - (0.2 if self.leaves(key, frame.logits) else 0.0)
+        belief = frame.quality + FARTHER * math.log2(min(key[4] / self.whole[4], 1.0))
+        return belief - (LEAVING if self.leaves(key, frame.logits) else 0.0)
 
     def leaves(self, key: Key, logits: Tensor) -> bool:
         """Whether an object goes on beyond a window, where the picture does."""

@@ -59,12 +59,11 @@ def interactive_judge(prompts: Prompts, clicks: int) -> Judge:
             )
             now = answer.logits[:, 0] > 0
             scores[f"dice_{click}"] = mask_dice(now, masks)
-            newest = simulate.error_points(now, masks, 1, draws, at_core=True)
+            before = points, labels
+            points, labels = simulate.error_points(now, masks, 1, draws, at_core=True)
             if prompts.each == "object":  # such models are shown all clicks
-                newest = (
-                    torch.cat(pair, dim=1) for pair in zip((points, labels), newest, strict=True)
-                )
-            points, labels = newest
+                points = torch.cat([before[0], points], dim=1)
+                labels = torch.cat([before[1], labels], dim=1)
             previous = mask_prompt(answer, prompts)
         if "valid" in batch:
             filling = ~batch["valid"].flatten()
