@@ -44,7 +44,8 @@ def test_every_trainable_parameter_moves_and_frozen_ones_do_not(method, name, pl
     optimizer.step()
     for key, parameter in model.named_parameters():
         moved = not torch.equal(parameter, before[key])
-        assert moved == parameter.requires_grad, key
+        # M-SAM's weights hold one norm that nothing goes through
+        assert moved == (parameter.requires_grad and ".unused_norm." not in key), key
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ _HOMES = {
     "Adapter": "samaritan.adapt.adapter",
     "Bottleneck": "samaritan.adapt.bottleneck",
     "Lora": "samaritan.adapt.lora",
+    "MaskEnhanced": "samaritan.adapt.fuse",
     "Placed": "samaritan.adapt.inject",
     "adapter_state": "samaritan.adapt.inject",
     "adapters_of": "samaritan.adapt.inject",
@@ -32,6 +33,7 @@ __all__ = [
     "Bottleneck",
     "Insertion",
     "Lora",
+    "MaskEnhanced",
     "Method",
     "Placed",
     "adapter_state",
@@ -50,6 +52,7 @@ __all__ = [
 if TYPE_CHECKING:
     from samaritan.adapt.adapter import Adapter
     from samaritan.adapt.bottleneck import Bottleneck
+    from samaritan.adapt.fuse import MaskEnhanced
     from samaritan.adapt.inject import (
         Placed,
         adapter_state,

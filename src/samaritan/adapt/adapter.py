@@ -41,8 +41,8 @@ class Adapter(nn.Module, ABC):
         """
 
     @abstractmethod
-    def forward(self, x: Tensor, output: Tensor) -> Tensor:
-        """What comes out instead, given what went in and what came out."""
+    def forward(self, x: Any, output: Tensor) -> Tensor:
+        """What comes out instead, given what went in (a tuple of it, if several did) and what came out."""
 
     @property
     @abstractmethod
@@ -92,6 +92,7 @@ def adapters_beside(target: nn.Module) -> nn.ModuleDict | None:
 
 def _adapted(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
     """The hook: it holds nothing, so a copied or pickled model finds its own adapters."""
+    x = args[0] if len(args) == 1 else args
     for adapter in module.get_submodule(SEAM).children():
-        output = adapter(args[0], output)
+        output = adapter(x, output)
     return output

@@ -11,12 +11,13 @@ from torch import Tensor, nn
 
 from samaritan.adapt.adapter import SEAM, Adapter, adapters_beside, attach, detach
 from samaritan.adapt.bottleneck import Bottleneck
+from samaritan.adapt.fuse import MaskEnhanced
 from samaritan.adapt.lora import Lora
 from samaritan.adapt.methods import Insertion, Method, get_method
 from samaritan.adapt.names import select
 from samaritan.errors import ConfigError
 
-KINDS: dict[str, type[Adapter]] = {kind.kind: kind for kind in (Lora, Bottleneck)}
+KINDS: dict[str, type[Adapter]] = {kind.kind: kind for kind in (Lora, Bottleneck, MaskEnhanced)}
 """Every adapter by its word."""
 
 
@@ -51,7 +52,7 @@ def insert(
     Args:
         model: in 2 or 3 dimensions, of any size.
         targets: patterns over module names, such as "image_encoder.blocks.*.attn.qkv"; see `names.select`.
-        kind: "lora" or "bottleneck".
+        kind: "lora", "bottleneck" or "mask_enhanced".
         name: what to call it among the adapters of a module; else its kind.
         generator: where its first values are drawn from; else torch's own.
         **options: those of this kind.
@@ -72,7 +73,7 @@ def insert(
         for where, target in places
     ]
     for (_, target), adapter in zip(places, made, strict=True):
-        attach(target, plan.name, adapter)
+        attach(target, plan.name, _like(model, target, adapter))
     return tuple(where for where, _ in places)
 
 
@@ -244,6 +245,14 @@ def _places(model: nn.Module, plan: Insertion) -> list[tuple[str, nn.Module]]:
                 f"one another name="
             )
     return places
+
+
+def _like(model: nn.Module, target: nn.Module, adapter: Adapter) -> Adapter:
+    """An adapter beside a module without weights goes where those of the model are."""
+    weight = next(model.parameters(), None)
+    if weight is None or next(target.parameters(), None) is not None:
+        return adapter
+    return adapter.to(device=weight.device, dtype=weight.dtype)
 
 
 def _chosen(model: nn.Module, targets: str | Iterable[str], name: str) -> list[Placed]:

@@ -15,6 +15,7 @@ from samaritan.errors import ConfigError
 DEFAULTS: dict[str, dict[str, Any]] = {
     "lora": {"rank": 4, "scale": 1.0, "parts": ""},
     "bottleneck": {"ratio": 0.25, "depthwise": False, "start": "published"},
+    "mask_enhanced": {"blocks": 1, "attention_heads": None},
 }
 """Options of every kind of adapter, with what they are unless told."""
 
@@ -27,7 +28,7 @@ class Insertion:
     """One kind of adapter beside all modules that some patterns find."""
 
     kind: str
-    """"lora" or "bottleneck"."""
+    """"lora", "bottleneck" or "mask_enhanced"."""
     targets: tuple[str, ...]
     """Names of modules, or patterns over them."""
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -110,6 +111,7 @@ class Method:
 
 _QKV = "image_encoder.blocks.*.attn.qkv"
 _MLP = "image_encoder.blocks.*.mlp"
+_FUSE = "mask_decoder.fuse"
 _ATTENTION = "self_attn,cross_attn_token_to_image,cross_attn_image_to_token"
 _DECODER_QV = (
     f"mask_decoder.transformer.layers.*.{{{_ATTENTION}}}.{{q_proj,v_proj}}",
@@ -142,6 +144,13 @@ _METHODS = {
             "an adapter beside the MLP of every encoder block; prompt encoder and mask decoder learn",
             (ADAPTERS, _PROMPTS, _DECODER),
             (Insertion("bottleneck", (_MLP,)),),
+        ),
+        Method(
+            "mask_enhanced",
+            "LoRA on q and v of the image encoder and the mask-enhanced adapter before the decoder; "
+            "prompt encoder and mask decoder learn (M-SAM)",
+            (ADAPTERS, _PROMPTS, _DECODER),
+            (_LORA_QV, Insertion("mask_enhanced", (_FUSE,))),
         ),
         Method("adapters_only", "only adapters that are already there learn", (ADAPTERS,)),
         Method("decoder_only", "only the mask decoder learns", (_DECODER,)),

@@ -32,21 +32,25 @@ class Blueprint:
 
 @dataclass(frozen=True)
 class _Family:
-    """A published way to use SAM, at every size of SAM."""
+    """A published way to adapt a plain model, at some of its sizes."""
 
     prefix: str
+    plain: str
+    """Prefix of the plain models."""
     method: str
     image_size: int
     options: Mapping[str, Any]
+    sizes: tuple[str, ...] = ("vit_b", "vit_l", "vit_h", "small", "tiny")
 
 
 _FAMILIES = (
-    _Family("samed_s_", "lora_decoder", 512, {"num_classes": 8, "rank": 4}),
-    _Family("samed_", "lora", 512, {"num_classes": 8, "rank": 4}),
-    _Family("sammed2d_", "sam_med2d", 256, {}),
+    _Family("samed_s_", "sam_", "lora_decoder", 512, {"num_classes": 8, "rank": 4}),
+    _Family("samed_", "sam_", "lora", 512, {"num_classes": 8, "rank": 4}),
+    _Family("sammed2d_", "sam_", "sam_med2d", 256, {}),
+    _Family("msam_", "sammed3d_", "mask_enhanced", 128, {}, ("vit_b_ori",)),
+    _Family("msam_", "sam3d_", "mask_enhanced", 128, {}, ("small", "tiny")),
 )
-_SIZES = ("vit_b", "vit_l", "vit_h", "small", "tiny")
-_ADAPTED = {f.prefix + size: (f, f"sam_{size}") for f in _FAMILIES for size in _SIZES}
+_ADAPTED = {f.prefix + size: (f, f.plain + size) for f in _FAMILIES for size in f.sizes}
 
 
 def model_names() -> list[str]:

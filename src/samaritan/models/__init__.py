@@ -16,19 +16,25 @@ _HOMES = {
     "create_model": "samaritan.models.registry",
     "Sam": "samaritan.models.sam",
     "SamOutput": "samaritan.models.sam",
+    "Prompts": "samaritan.models.stages",
+    "Stage": "samaritan.models.stages",
+    "refine": "samaritan.models.stages",
     "resize_positions": "samaritan.models.positions",
 }
 
 __all__ = [
     "ClassOutput",
     "ClassSam",
+    "Prompts",
     "Quirks",
     "Sam",
     "SamConfig",
     "SamOutput",
+    "Stage",
     "create_model",
     "get_config",
     "model_names",
+    "refine",
     "resize_positions",
 ]
 
@@ -37,6 +43,7 @@ if TYPE_CHECKING:
     from samaritan.models.positions import resize_positions
     from samaritan.models.registry import create_model
     from samaritan.models.sam import Sam, SamOutput
+    from samaritan.models.stages import Prompts, Stage, refine
 
 
 def __getattr__(name: str) -> Any:

@@ -6,11 +6,12 @@ This file knows no torch: a configuration can be listed, printed and stored with
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from samaritan.errors import ConfigError
+from samaritan.models.config_checks import known_fields, problems_of
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,12 @@ class Quirks:
     """SAM-Med3D: the dense position code orders coordinates (axis 1, axis 0, axis 2), points do not."""
     window_padding: bool = False
     """SAM, SAM-Med3D: tokens that pad the grid to whole windows take part in attention."""
+    mask_corner: bool = False
+    """NeuroSAM3D: of each 2 x 2 x 2 features of a mask prompt only the first is seen, not their mean."""
+    window_order: bool = False
+    """NeuroSAM3D with Hiera: windows are put together in another order than they were cut in."""
+    position_scale: bool = False
+    """DINOv2: a position table is stretched by (n + 0.1) / m instead of n / m."""
 
 
 SAM_QUIRKS = Quirks(window_padding=True)
@@ -31,9 +38,16 @@ SAM_QUIRKS = Quirks(window_padding=True)
 SAMMED3D_QUIRKS = Quirks(rel_pos_axes=True, dense_pe_axes=True, window_padding=True)
 """What the official SAM-Med3D weights, and all that were tuned from them, expect."""
 
+NEUROSAM3D_QUIRKS = replace(SAMMED3D_QUIRKS, mask_corner=True)
+"""What NeuroSAM3D's published program computes with SAM's encoder."""
 
-BACKBONES = ("vit", "unet")
-"""What a model can be made of."""
+NEUROSAM3D_DINOV2_QUIRKS = Quirks(dense_pe_axes=True, mask_corner=True, position_scale=True)
+"""The same with the DINOv2 encoder."""
+
+NEUROSAM3D_HIERA_QUIRKS = Quirks(
+    dense_pe_axes=True, mask_corner=True, window_padding=True, window_order=True
+)
+"""The same with the Hiera encoder."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +86,9 @@ class SamConfig:
     num_point_embeddings: int = 4
     """4: negative, positive, two box corners; 2: no boxes."""
     mask_channels: int = 16
-    """Channels between the two steps that bring a mask prompt to the token grid."""
+    """Channels before the last step that brings a mask prompt to the token grid."""
+    mask_steps: int = 2
+    """Halvings between masks and token grid. 2: SAM; 4: NeuroSAM3D, whose masks are as fine as the image."""
     num_mask_tokens: int = 4
     """Mask tokens: the first for a single mask, the others for several."""
     decoder_depth: int = 2
@@ -81,6 +97,8 @@ class SamConfig:
     """Attention heads of the two-way transformer."""
     decoder_mlp: int = 2048
     """Hidden width of its MLP."""
+    decoder_dropout: float = 0.0
+    """Share of its attention that is dropped in training."""
     iou_depth: int = 3
     """Layers of the head that predicts mask quality."""
     iou_hidden: int = 256
@@ -90,16 +108,22 @@ class SamConfig:
     interpolate_positions: bool = False
     """Accept images of another size than `image_size`, interpolating position tables on the fly."""
     backbone: str = "vit"
-    """"vit": SAM's transformers. "unet": convolutions on `levels`, prompts drawn on the grid; of the other
-    fields `width` (of the stem), `patch_size`, `num_mask_tokens` and `embed_dim` count."""
+    """"vit": SAM's transformers. "dinov2", "hiera": another image encoder, a plain transformer or one of
+    `stages`, with SAM's prompts and decoder. "unet": convolutions on `levels`, prompts drawn on the grid; of
+    the other fields `width` (of the stem), `patch_size`, `num_mask_tokens` and `embed_dim` count."""
     levels: tuple[int, ...] = ()
     """Channels at each level of the U-Net, the finest first, each level half as large as the one before."""
+    stages: tuple[int, ...] = ()
+    """Blocks of each stage of a Hiera; each stage has half the grid and twice the width of the one before."""
+    stage_windows: tuple[int, ...] = ()
+    """Window side in each of these stages."""
+    background_grid: int = 14
+    """Side of the position table of a Hiera that is interpolated to the whole grid."""
     quirks: Quirks = field(default_factory=Quirks)
     """Historic mistakes to reproduce."""
 
     def __post_init__(self) -> None:
-        problems = list(_type_problems(self)) or list(_problems(self))
-        if problems:
+        if problems := problems_of(self):
             raise ConfigError(
                 f"configuration {self.name!r} cannot be built: " + "; ".join(problems)
             )
@@ -112,11 +136,12 @@ class SamConfig:
     @property
     def low_res_size(self) -> tuple[int, ...]:
         """Size per axis of mask prompts and of predicted low-resolution masks."""
-        return tuple(n * s * s for n, s in zip(self.grid, self.mask_strides, strict=True))
+        steps = self.mask_steps
+        return tuple(n * s**steps for n, s in zip(self.grid, self.mask_strides, strict=True))
 
     @property
     def mask_strides(self) -> tuple[int, ...]:
-        """Stride per axis of each of the two steps between mask and token grid."""
+        """Stride per axis of each of the steps between mask and token grid."""
         return tuple(1 if p == 1 else 2 for p in self.patch_size)
 
     def to_dict(self) -> dict[str, Any]:
@@ -131,23 +156,26 @@ class SamConfig:
         >>> SamConfig.from_dict(config.to_dict()) == config
         True
         """
-        _known(values, cls)
+        known_fields(values, cls)
         values = dict(values)
         quirks = values.get("quirks", {})
         if isinstance(quirks, Mapping):
-            _known(quirks, Quirks)
+            known_fields(quirks, Quirks)
             values["quirks"] = Quirks(**quirks)
         for key in ("image_size", "patch_size"):
             if isinstance(values.get(key), int):
                 ndim = values.get("ndim")
                 values[key] = (values[key],) * (ndim if ndim in (2, 3) else 1)
-        for key in ("image_size", "patch_size", "global_blocks", "levels"):
+        for key in _TUPLES:
             if isinstance(values.get(key), list):
                 values[key] = tuple(values[key])
         try:
             return cls(**values)
         except TypeError as error:
             raise ConfigError(f"configuration is incomplete: {error}") from error
+
+
+_TUPLES = ("image_size", "patch_size", "global_blocks", "levels", "stages", "stage_windows")
 
 
 def model_names() -> list[str]:
@@ -166,91 +194,6 @@ def get_config(name: str) -> SamConfig:
         hint = f"Did you mean {' or '.join(map(repr, near))}? " if near else ""
         raise ConfigError(f"unknown model {name!r}. {hint}Known: {', '.join(model_names())}")
     return _CONFIGS[name]
-
-
-def _known(values: Mapping[str, Any], cls: type) -> None:
-    known = [f.name for f in fields(cls)]
-    unknown = [str(key) for key in values if key not in known]
-    if unknown:
-        near = [m for key in unknown for m in difflib.get_close_matches(key, known, n=1)]
-        hint = f" Did you mean {', '.join(map(repr, near))}?" if near else ""
-        raise ConfigError(f"{cls.__name__} has no field {', '.join(map(repr, unknown))}.{hint}")
-
-
-def _is_int(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _type_problems(config: SamConfig) -> Iterable[str]:
-    """What is not of the declared type or not positive (values may come from a file's header)."""
-    for f in fields(config):
-        value = getattr(config, f.name)
-        if f.type == "int" and not (_is_int(value) and value > 0):
-            yield f"{f.name} must be a positive whole number, not {value!r}"
-        elif f.type == "bool" and not isinstance(value, bool):
-            yield f"{f.name} must be true or false, not {value!r}"
-        elif f.type == "str" and not isinstance(value, str):
-            yield f"{f.name} must be text, not {value!r}"
-        elif f.type == "float" and not (isinstance(value, int | float) and value > 0):
-            yield f"{f.name} must be a positive number, not {value!r}"
-        elif f.type == "tuple[int, ...]" and not (
-            isinstance(value, tuple) and all(_is_int(v) and v >= 0 for v in value)
-        ):
-            yield f"{f.name} must be a tuple of whole numbers, not {value!r}"
-        elif f.type == "Quirks" and not isinstance(value, Quirks):
-            yield f"{f.name} must be Quirks, not {value!r}"
-    bad = [
-        f.name for f in fields(Quirks) if not isinstance(getattr(config.quirks, f.name, 0), bool)
-    ]
-    if bad:
-        yield f"quirks {', '.join(bad)} must be true or false"
-
-
-def _problems(config: SamConfig) -> Iterable[str]:
-    """What does not fit together, given that every field is of its type."""
-    c = config
-    if c.ndim not in (2, 3):
-        yield f"ndim must be 2 or 3, not {c.ndim}"
-    elif len(c.image_size) != c.ndim or len(c.patch_size) != c.ndim:
-        yield f"image_size {c.image_size} and patch_size {c.patch_size} must have {c.ndim} axes each"
-    elif any(p != 1 and (p < 4 or p % 4) for p in c.patch_size):
-        yield f"patch_size {c.patch_size} must be 1 or a multiple of 4 on every axis"
-    elif any(n < p or n % p for n, p in zip(c.image_size, c.patch_size, strict=True)):
-        yield f"image_size {c.image_size} must be a multiple of patch_size {c.patch_size}"
-    if c.width % c.heads:
-        yield f"width {c.width} must be a multiple of heads {c.heads}"
-    if any(i >= c.depth for i in c.global_blocks):
-        yield f"global_blocks {c.global_blocks} must be below depth {c.depth}"
-    if c.embed_dim not in (2 * c.pe_features, 3 * c.pe_features):
-        yield f"embed_dim {c.embed_dim} must be 2 or 3 times pe_features {c.pe_features}"
-    if c.embed_dim % 8 or c.embed_dim % (2 * c.decoder_heads):
-        yield f"embed_dim {c.embed_dim} must be a multiple of 8 and of 2 x decoder_heads {c.decoder_heads}"
-    if c.num_point_embeddings not in (2, 4):
-        yield f"num_point_embeddings must be 2 (no boxes) or 4, not {c.num_point_embeddings}"
-    if c.mask_channels % 4:
-        yield f"mask_channels {c.mask_channels} must be a multiple of 4"
-    if c.backbone not in BACKBONES:
-        yield f"backbone must be one of {BACKBONES}, not {c.backbone!r}"
-    if c.backbone == "unet":
-        yield from _unet_problems(c)
-    elif c.levels:
-        yield f"levels {c.levels} are for backbone 'unet'"
-    if c.ndim == 2 and (c.quirks.rel_pos_axes or c.quirks.dense_pe_axes):
-        yield "quirks rel_pos_axes and dense_pe_axes exist in 3D only"
-
-
-def _unet_problems(config: SamConfig) -> Iterable[str]:
-    c = config
-    if len(c.levels) < 2 or min(c.levels) < 1 or any(level % 8 for level in c.levels):
-        yield f"levels {c.levels} must be at least two multiples of 8"
-    elif c.levels[0] != c.embed_dim:
-        yield f"the first of levels {c.levels} must be embed_dim {c.embed_dim}"
-    if any(p != 4 for p in c.patch_size):
-        yield f"patch_size {c.patch_size} must be 4 on every axis: the stem halves the image twice"
-    if c.quirks != Quirks():
-        yield "quirks are for backbone 'vit'"
-    if c.classes:
-        yield "classes are for backbone 'vit'"
 
 
 def _sam(name: str, width: int, depth: int, heads: int, blocks: tuple[int, ...]) -> SamConfig:
@@ -289,6 +232,13 @@ def _sammed3d(
     )
 
 
+def _neurosam3d(plain: SamConfig, name: str, **changes: Any) -> SamConfig:
+    """NeuroSAM3D (github.com/anthonyprinaldi/NeuroSAM3D): boxes, and masks as fine as the image."""
+    steps = {16: 4, 8: 3}[plain.patch_size[0]]
+    own = {"num_point_embeddings": 4, "mask_steps": steps, "decoder_dropout": 0.1, **changes}
+    return replace(plain, name=name, **own)
+
+
 def _unet(name: str, size: int, width: int, levels: tuple[int, ...]) -> SamConfig:
     """Small models of our own, for pictures."""
     return SamConfig(
@@ -305,12 +255,33 @@ def _unet(name: str, size: int, width: int, levels: tuple[int, ...]) -> SamConfi
         embed_dim=levels[0],
         pe_features=levels[0] // 2,
         decoder_heads=1,
+        num_mask_tokens=1,
         backbone="unet",
         levels=levels,
     )
 
 
 _B, _L, _H = (2, 5, 8, 11), (5, 11, 17, 23), (7, 15, 23, 31)
+
+_NEURO_B = _sammed3d("", 112, 384, 12, 12, _B)
+_NEURO_L = _sammed3d("", 112, 1024, 24, 16, _L)
+_SAM3D_TINY = SamConfig(
+    name="sam3d_tiny",
+    ndim=3,
+    in_channels=1,
+    image_size=(32, 32, 32),
+    patch_size=(8, 8, 8),
+    width=48,
+    depth=2,
+    heads=3,
+    global_blocks=(1,),
+    window_size=3,
+    embed_dim=48,
+    pe_features=16,
+    decoder_heads=4,
+    decoder_mlp=64,
+    iou_hidden=32,
+)
 
 _CONFIGS = {
     config.name: config
@@ -366,22 +337,41 @@ _CONFIGS = {
             decoder_mlp=64,
             iou_hidden=32,
         ),
-        SamConfig(
-            name="sam3d_tiny",
-            ndim=3,
-            in_channels=1,
-            image_size=(32, 32, 32),
-            patch_size=(8, 8, 8),
-            width=48,
-            depth=2,
-            heads=3,
-            global_blocks=(1,),
-            window_size=3,
-            embed_dim=48,
-            pe_features=16,
-            decoder_heads=4,
-            decoder_mlp=64,
-            iou_hidden=32,
+        _SAM3D_TINY,
+        _neurosam3d(_NEURO_B, "neurosam3d_vit_b"),
+        _neurosam3d(_sammed3d("", 112, 768, 12, 12, _B), "neurosam3d_vit_b_ori"),
+        _neurosam3d(_NEURO_L, "neurosam3d_vit_l"),
+        _neurosam3d(_sammed3d("", 112, 1280, 32, 16, _H), "neurosam3d_vit_h"),
+        _neurosam3d(
+            _NEURO_L, "neurosam3d_dinov2", backbone="dinov2", global_blocks=(), window_size=1
+        ),
+        _neurosam3d(
+            _sammed3d("", 128, 256, 20, 8, (7, 12, 16)),
+            "neurosam3d_hiera",
+            backbone="hiera",
+            window_size=1,
+            stages=(2, 3, 12, 3),
+            stage_windows=(8, 4, 14, 7),
+        ),
+        _neurosam3d(_SAM3D_TINY, "neurosam3d_tiny"),
+        _neurosam3d(
+            _SAM3D_TINY,
+            "neurosam3d_dinov2_tiny",
+            backbone="dinov2",
+            global_blocks=(),
+            window_size=1,
+        ),
+        _neurosam3d(
+            _SAM3D_TINY,
+            "neurosam3d_hiera_tiny",
+            backbone="hiera",
+            width=24,
+            depth=4,
+            global_blocks=(2,),
+            window_size=1,
+            stages=(1, 2, 1),
+            stage_windows=(4, 6, 3),
+            background_grid=3,
         ),
     )
 }

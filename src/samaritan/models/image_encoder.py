@@ -69,23 +69,8 @@ class ImageEncoder(nn.Module):
                 module.resize(grid)
 
     def _check(self, x: Tensor) -> None:
-        ndim = len(self.patch_size)
-        if x.ndim != ndim + 2:
-            raise ConfigError(
-                f"images have shape {tuple(x.shape)}; this {ndim}D model expects "
-                f"(batch, channels and {ndim} axes). Add the missing axes with x[None]"
-            )
-        if x.shape[1] != self.in_channels:
-            raise ConfigError(
-                f"images have {x.shape[1]} channels; this model expects {self.in_channels}. "
-                f"Repeat or drop channels, or create the model with in_channels={x.shape[1]}"
-            )
+        check_image(x, self.in_channels, self.patch_size)
         size = tuple(x.shape[2:])
-        if any(n % p for n, p in zip(size, self.patch_size, strict=True)):
-            raise ConfigError(
-                f"image size {size} is not a multiple of the patch size {self.patch_size}. "
-                f"Pad or resize the images"
-            )
         grid = tuple(n // p for n, p in zip(size, self.patch_size, strict=True))
         if grid != tuple(self.pos_embed.shape[1:-1]) and not self.interpolate_positions:
             own = tuple(
@@ -95,6 +80,31 @@ class ImageEncoder(nn.Module):
                 f"image size {size} differs from the model's {own}. Resize the images, use "
                 f"model.resized({size}), or create the model with interpolate_positions=True"
             )
+
+
+def check_image(x: Tensor, in_channels: int, patch_size: Sequence[int]) -> None:
+    """Look at what is given to an image encoder.
+
+    Raises:
+        ConfigError: if axes, channels or size are not what it takes.
+    """
+    ndim = len(patch_size)
+    if x.ndim != ndim + 2:
+        raise ConfigError(
+            f"images have shape {tuple(x.shape)}; this {ndim}D model expects "
+            f"(batch, channels and {ndim} axes). Add the missing axes with x[None]"
+        )
+    if x.shape[1] != in_channels:
+        raise ConfigError(
+            f"images have {x.shape[1]} channels; this model expects {in_channels}. "
+            f"Repeat or drop channels, or create the model with in_channels={x.shape[1]}"
+        )
+    size = tuple(x.shape[2:])
+    if any(n % p for n, p in zip(size, patch_size, strict=True)):
+        raise ConfigError(
+            f"image size {size} is not a multiple of the patch size {tuple(patch_size)}. "
+            f"Pad or resize the images"
+        )
 
 
 class Block(nn.Module):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from samaritan.errors import ConfigError, PromptError
+from samaritan.models.attention import Attention
 from samaritan.models.config import SamConfig
 from samaritan.models.layers import CONV_TRANSPOSE, MLP, ChannelNorm
 from samaritan.models.transformer import TwoWayTransformer
@@ -20,28 +22,24 @@ class MaskDecoder(nn.Module):
     With `SamConfig.classes` every mask token is a class, and all are always given.
     `fuse` joins image embedding and dense prompt; another module with the same call can replace it.
 
-    Source: segment-anything, modeling/mask_decoder.py; SAM-Med3D, modeling/mask_decoder3D.py.
+    Source: segment-anything, modeling/mask_decoder.py; SAM-Med3D, modeling/mask_decoder3D.py; NeuroSAM3D.
     """
 
     def __init__(self, config: SamConfig) -> None:
         super().__init__()
         width, masks = config.embed_dim, config.num_mask_tokens
         self.transformer = TwoWayTransformer(
-            config.decoder_depth, width, config.decoder_heads, config.decoder_mlp
+            config.decoder_depth,
+            width,
+            config.decoder_heads,
+            config.decoder_mlp,
+            config.decoder_dropout,
         )
-        self.fuse = AddPrompt()
+        self.fuse = AddPrompt(config)
         self.classes = config.classes
         self.iou_token = nn.Embedding(1, width)
         self.mask_tokens = nn.Embedding(masks, width)
-        conv = CONV_TRANSPOSE[config.ndim]
-        step = {"kernel_size": config.mask_strides, "stride": config.mask_strides}
-        self.output_upscaling = nn.Sequential(
-            conv(width, width // 4, **step),  # type: ignore[arg-type]
-            ChannelNorm(width // 4),
-            nn.GELU(),
-            conv(width // 4, width // 8, **step),  # type: ignore[arg-type]
-            nn.GELU(),
-        )
+        self.output_upscaling = _output_upscaling(config)
         self.output_hypernetworks_mlps = nn.ModuleList(
             MLP(width, width, width // 8, 3) for _ in range(masks)
         )
@@ -87,19 +85,52 @@ class MaskDecoder(nn.Module):
         sparse, dense = sparse_prompt_embeddings, dense_prompt_embeddings
         return self._decode(image_embeddings, image_pe, sparse, dense, every)
 
+    def resize(self, grid: Sequence[int]) -> None:
+        """Interpolate position tables of what stands beside `fuse` for another token grid, in place."""
+        self.fuse.grid = tuple(grid)
+        for module in self.fuse.modules():
+            if isinstance(module, Attention):
+                module.resize(grid)
+
+    def join(
+        self,
+        image_embeddings: Float[Tensor, "b e *grid"],
+        sparse_prompt_embeddings: Float[Tensor, "n t _"],
+        dense_prompt_embeddings: Float[Tensor, "m _ ..."],
+    ) -> Float[Tensor, "sets e *grid"]:
+        """What the decoder sees of image and dense prompt: one map for each set of prompts."""
+        embeddings, sparse, dense = (
+            image_embeddings,
+            sparse_prompt_embeddings,
+            dense_prompt_embeddings,
+        )
+        n = max(len(embeddings), len(sparse), len(dense))
+        joined: Tensor = self.fuse(repeat_sets(embeddings, n), repeat_sets(dense, n))
+        return joined
+
+    def decode_joined(
+        self,
+        joined: Float[Tensor, "sets e *grid"],
+        image_pe: Float[Tensor, "1 e *grid"],
+        sparse_prompt_embeddings: Float[Tensor, "n t e"],
+        chosen: range = range(1),
+    ) -> tuple[Float[Tensor, "sets c *low_res"], Float[Tensor, "sets c"]]:
+        """Masks of the chosen mask tokens and their quality, given what `join` gave."""
+        n = len(joined)
+        own = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
+        sparse = repeat_sets(sparse_prompt_embeddings, n)
+        tokens = torch.cat([own.expand(n, -1, -1), sparse], dim=1)
+        queries, keys = self.transformer(_tokens(joined), _tokens(image_pe), tokens)
+        grid = joined.shape[2:]
+        masks = self._masks(queries, keys.transpose(1, 2).unflatten(2, grid), chosen)
+        return masks, self.iou_prediction_head(queries[:, 0])[:, chosen.start : chosen.stop]
+
     def _decode(
         self, embeddings: Tensor, image_pe: Tensor, sparse: Tensor, dense: Tensor, chosen: range
     ) -> tuple[Tensor, Tensor]:
         _check(embeddings, image_pe, sparse, dense)
-        n = max(len(embeddings), len(sparse), len(dense))
-        image, sparse, dense = (repeat_sets(x, n) for x in (embeddings, sparse, dense))
-        own = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
-        tokens = torch.cat([own.expand(n, -1, -1), sparse], dim=1)
-        source = self.fuse(image, dense)
-        queries, keys = self.transformer(_tokens(source), _tokens(image_pe), tokens)
-        grid = source.shape[2:]
-        masks = self._masks(queries, keys.transpose(1, 2).unflatten(2, grid), chosen)
-        return masks, self.iou_prediction_head(queries[:, 0])[:, chosen.start : chosen.stop]
+        joined = self.join(embeddings, sparse, dense)
+        return self.decode_joined(joined, image_pe, sparse, chosen)
 
     def _chosen(self, multimask_output: bool) -> range:
         """The mask tokens whose masks are wanted."""
@@ -124,13 +155,41 @@ class MaskDecoder(nn.Module):
 
 
 class AddPrompt(nn.Module):
-    """Join image embedding and dense prompt as SAM does: add them."""
+    """Join image embedding and dense prompt as SAM does: add them.
+
+    An adapter that stands beside it can join them in another way; it is told the width and made
+    self-attention over the grid by `attention`.
+    """
+
+    def __init__(self, config: SamConfig) -> None:
+        super().__init__()
+        self.width, self.grid, self.quirks = config.embed_dim, config.grid, config.quirks
 
     def forward(
         self, image: Float[Tensor, "n e *grid"], dense: Float[Tensor, "n e *grid"]
     ) -> Float[Tensor, "n e *grid"]:
         """Add."""
         return image + dense
+
+    def attention(self, heads: int) -> Attention:
+        """New self-attention over the whole token grid, with the quirks of the model."""
+        return Attention(self.width, heads, self.grid, quirks=self.quirks)
+
+
+def _output_upscaling(config: SamConfig) -> nn.Sequential:
+    """Double the grid step by step; SAM's two steps end without a norm, NeuroSAM3D's four with one."""
+    width, steps = config.embed_dim, config.mask_steps
+    conv, strides = CONV_TRANSPOSE[config.ndim], config.mask_strides
+    layers: list[nn.Module] = []
+    for before, after in pairwise([width, width // 4, *[width // 8] * (steps - 1)]):
+        layers += [
+            conv(before, after, kernel_size=strides, stride=strides),  # type: ignore[arg-type]
+            ChannelNorm(after),
+            nn.GELU(),
+        ]
+    if steps == 2:
+        del layers[-2]
+    return nn.Sequential(*layers)
 
 
 def _tokens(x: Float[Tensor, "n e *grid"]) -> Float[Tensor, "n k e"]:

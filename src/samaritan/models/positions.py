@@ -6,6 +6,7 @@ both without aligned corners, as SAM does. Done at load time or on the fly, the 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -31,24 +32,40 @@ def resize_positions(
     Raises:
         ConfigError: if the two configurations differ in more than the sizes.
     """
-    for key in ("ndim", "width", "depth", "heads", "global_blocks"):
+    for key in ("ndim", "width", "depth", "heads", "global_blocks", "backbone"):
         old, new = getattr(config_from, key), getattr(config_to, key)
         if old != new:
             raise ConfigError(
                 f"weights of {config_from.name!r} cannot be resized for {config_to.name!r}: "
                 f"{key} is {old} there and {new} here; only image and patch size may differ"
             )
-    grid = config_to.grid
+    grid, names = config_to.grid, AXIS_NAMES[config_to.ndim]
     resized = dict(state_dict)
     key = "image_encoder.pos_embed"
-    if key in resized:
+    if key in resized and config_to.backbone == "vit":
         resized[key] = interpolate_grid(resized[key], grid)
-    for block in config_to.global_blocks:
-        for axis, n in zip(AXIS_NAMES[config_to.ndim], grid, strict=True):
-            key = f"image_encoder.blocks.{block}.attn.rel_pos_{axis}"
-            if key in resized:
-                resized[key] = interpolate_table(resized[key], 2 * n - 1)
+    elif key in resized and config_to.backbone == "dinov2":
+        stretch = stretch_grid if config_to.quirks.position_scale else interpolate_grid
+        whole, table = split_table(resized[key], config_from.grid)
+        resized[key] = torch.cat([whole, stretch(table, grid).flatten(1, -2)], dim=1)
+    for key, value in resized.items():
+        match = _GLOBAL_TABLE.fullmatch(key)
+        if match and (match[1] is None or int(match[1]) in config_to.global_blocks):
+            resized[key] = interpolate_table(value, 2 * grid[names.index(match[2])] - 1)
     return resized
+
+
+_GLOBAL_TABLE = re.compile(
+    r"(?:image_encoder\.blocks\.(\d+)\.attn|mask_decoder\.fuse\..*)\.rel_pos_([dhw])"
+)
+"""Tables of blocks, and of what stands beside `mask_decoder.fuse`, which all is over the whole grid."""
+
+
+def split_table(
+    table: Float[Tensor, "1 n d"], grid: Sequence[int]
+) -> tuple[Float[Tensor, "1 1 d"], Float[Tensor, "1 *grid d"]]:
+    """DINOv2's table of positions: that of the whole image, and those of patches on their grid."""
+    return table[:, :1], table[:, 1:].reshape(1, *grid, table.shape[-1])
 
 
 def interpolate_grid(
@@ -60,6 +77,23 @@ def interpolate_grid(
     mode = {2: "bilinear", 3: "trilinear"}[len(grid)]
     image = table.movedim(-1, 1).float()
     resized = F.interpolate(image, tuple(grid), mode=mode, align_corners=False, antialias=False)
+    return resized.movedim(1, -1).to(table.dtype)
+
+
+def stretch_grid(
+    table: Float[Tensor, "1 *old c"], grid: Sequence[int]
+) -> Float[Tensor, "1 *grid c"]:
+    """`interpolate_grid` as DINOv2 does it, by a factor that is a little too large: (n + 0.1) / m.
+
+    The excess kept rounding from losing a cell. It shifts what is read by up to a tenth of a cell.
+    """
+    old = table.shape[1:-1]
+    if old == tuple(grid):
+        return table
+    mode = {2: "bilinear", 3: "trilinear"}[len(grid)]
+    factors = [(n + 0.1) / m for n, m in zip(grid, old, strict=True)]
+    image = table.movedim(-1, 1).float()
+    resized = F.interpolate(image, scale_factor=factors, mode=mode, align_corners=False)
     return resized.movedim(1, -1).to(table.dtype)
 
 

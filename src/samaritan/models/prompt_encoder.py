@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Num
 from torch import Tensor, nn
 
@@ -20,7 +22,9 @@ class PromptEncoder(nn.Module):
     Coordinates are in the frame of the model's input, pixel and voxel centres at integers: (x, y) in
     2D, array order in 3D. Labels: 1 positive, 0 negative, -1 no point (its coordinates do not matter).
 
-    Source: segment-anything, modeling/prompt_encoder.py; SAM-Med3D, modeling/prompt_encoder3D.py.
+    Source: segment-anything, modeling/prompt_encoder.py; SAM-Med3D and NeuroSAM3D,
+    modeling/prompt_encoder3D.py. NeuroSAM3D's last step skips seven of eight features (see
+    `Quirks.mask_corner`); here it sees their mean.
     """
 
     def __init__(self, config: SamConfig) -> None:
@@ -37,17 +41,8 @@ class PromptEncoder(nn.Module):
         )
         self.not_a_point_embed = nn.Embedding(1, config.embed_dim)
         self.no_mask_embed = nn.Embedding(1, config.embed_dim)
-        conv, inner = CONV[config.ndim], config.mask_channels // 4
-        step = {"kernel_size": config.mask_strides, "stride": config.mask_strides}
-        self.mask_downscaling = nn.Sequential(
-            conv(1, inner, **step),  # type: ignore[arg-type]
-            ChannelNorm(inner),
-            nn.GELU(),
-            conv(inner, config.mask_channels, **step),  # type: ignore[arg-type]
-            ChannelNorm(config.mask_channels),
-            nn.GELU(),
-            conv(config.mask_channels, config.embed_dim, kernel_size=1),
-        )
+        self.mask_steps = config.mask_steps
+        self.mask_downscaling = _mask_downscaling(config)
 
     def forward(
         self,
@@ -76,7 +71,9 @@ class PromptEncoder(nn.Module):
         """
         size = tuple(image_size or self.image_size)
         grid = tuple(s // p for s, p in zip(size, self.patch_size, strict=True))
-        low_res = tuple(n * s * s for n, s in zip(grid, self.mask_strides, strict=True))
+        low_res = tuple(
+            n * s**self.mask_steps for n, s in zip(grid, self.mask_strides, strict=True)
+        )
         takes_boxes = len(self.point_embeddings) >= 4
         n = check_prompts(
             points, boxes, masks, ndim=self.ndim, low_res=low_res, takes_boxes=takes_boxes
@@ -89,7 +86,7 @@ class PromptEncoder(nn.Module):
         if boxes is not None:
             tokens.append(self._embed_boxes(boxes, size))
         if masks is not None:
-            dense: Tensor = self.mask_downscaling(masks)
+            dense = self._embed_masks(masks)
         else:
             dense = self.no_mask_embed.weight.reshape(1, -1, *[1] * self.ndim)
         return torch.cat(tokens, dim=1), dense.expand(n, -1, *grid)
@@ -120,6 +117,24 @@ class PromptEncoder(nn.Module):
         code = self._encode(boxes.reshape(-1, 2, self.ndim), size)
         return code + torch.cat([self._point_embedding(2), self._point_embedding(3)])
 
+    def _embed_masks(self, masks: Float[Tensor, "n 1 *low_res"]) -> Float[Tensor, "n e *grid"]:
+        """Bring masks to the token grid; the fourth step of NeuroSAM3D has no kernel of its own."""
+        dense: Tensor
+        if self.mask_steps == 2:
+            dense = self.mask_downscaling(masks)
+            return dense
+        *steps, last = self.mask_downscaling
+        for step in steps:
+            masks = step(masks)
+        strides = tuple(self.mask_strides)
+        if self.quirks.mask_corner:
+            corners = [slice(None, None, s) for s in strides]
+            masks = masks[(slice(None), slice(None), *corners)]
+        else:
+            masks = _MEAN[self.ndim](masks, strides)
+        dense = last(masks)
+        return dense
+
     def _point_embedding(self, index: int) -> Float[Tensor, "1 e"]:
         weight: Tensor = self.point_embeddings[index].weight  # type: ignore[assignment]
         return weight
@@ -130,6 +145,20 @@ class PromptEncoder(nn.Module):
         scale = torch.tensor(extent, dtype=torch.float32, device=coords.device)
         code: Tensor = self.pe_layer((coords.float() + 0.5) / scale)
         return code
+
+
+def _mask_downscaling(config: SamConfig) -> nn.Sequential:
+    """Halve masks step by step, and project them; NeuroSAM3D halves once more before that."""
+    conv, channels = CONV[config.ndim], config.mask_channels
+    parts = {2: (4, 1), 3: (2, 1), 4: (4, 2, 1)}[config.mask_steps]
+    layers: list[nn.Module] = []
+    for before, after in pairwise([1, *(channels // part for part in parts)]):
+        step = conv(before, after, kernel_size=config.mask_strides, stride=config.mask_strides)  # type: ignore[arg-type]
+        layers += [step, ChannelNorm(after), nn.GELU()]
+    return nn.Sequential(*layers, conv(channels, config.embed_dim, kernel_size=1))
+
+
+_MEAN: dict[int, Callable[..., Tensor]] = {2: F.avg_pool2d, 3: F.avg_pool3d}
 
 
 class FourierPositions(nn.Module):

@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from samaritan.errors import ConfigError
 from samaritan.models.config import Quirks, SamConfig
 from samaritan.models.dense_prompts import DensePromptEncoder
+from samaritan.models.dinov2 import DinoV2Encoder
+from samaritan.models.hiera import HieraEncoder
 from samaritan.models.image_encoder import ImageEncoder
 from samaritan.models.mask_decoder import MaskDecoder
 from samaritan.models.prompt_checks import AnyTensor, PointPrompts
@@ -22,6 +24,8 @@ from samaritan.models.unet import ConvStem, UNetDecoder
 
 _PARTS: dict[str, tuple[Callable[[SamConfig], Any], ...]] = {
     "vit": (ImageEncoder, PromptEncoder, MaskDecoder),
+    "dinov2": (DinoV2Encoder, PromptEncoder, MaskDecoder),
+    "hiera": (HieraEncoder, PromptEncoder, MaskDecoder),
     "unet": (ConvStem, DensePromptEncoder, UNetDecoder),
 }
 """Image encoder, prompt encoder and mask decoder of each backbone; all are called alike."""
@@ -115,5 +119,7 @@ class Sam(nn.Module):
         model = copy.deepcopy(self)
         model.config = config
         model.image_encoder.resize(config.grid)
+        if hasattr(model.mask_decoder, "resize"):
+            model.mask_decoder.resize(config.grid)
         model.prompt_encoder.image_size = config.image_size
         return model

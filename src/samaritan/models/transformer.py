@@ -15,12 +15,15 @@ class TwoWayTransformer(nn.Module):
     Source: segment-anything, modeling/transformer.py.
     """
 
-    def __init__(self, depth: int, width: int, heads: int, mlp_hidden: int) -> None:
+    def __init__(
+        self, depth: int, width: int, heads: int, mlp_hidden: int, dropout: float = 0.0
+    ) -> None:
         super().__init__()
         self.layers = nn.ModuleList(
-            TwoWayBlock(width, heads, mlp_hidden, first=i == 0) for i in range(depth)
+            TwoWayBlock(width, heads, mlp_hidden, first=i == 0, dropout=dropout)
+            for i in range(depth)
         )
-        self.final_attn_token_to_image = TokenAttention(width, width // 2, heads)
+        self.final_attn_token_to_image = TokenAttention(width, width // 2, heads, dropout)
         self.norm_final_attn = nn.LayerNorm(width)
 
     def forward(
@@ -43,16 +46,18 @@ class TwoWayBlock(nn.Module):
     In the first block self-attention sees the tokens without their own code and replaces them.
     """
 
-    def __init__(self, width: int, heads: int, mlp_hidden: int, *, first: bool) -> None:
+    def __init__(
+        self, width: int, heads: int, mlp_hidden: int, *, first: bool, dropout: float = 0.0
+    ) -> None:
         super().__init__()
         self.first = first
-        self.self_attn = TokenAttention(width, width, heads)
+        self.self_attn = TokenAttention(width, width, heads, dropout)
         self.norm1 = nn.LayerNorm(width)
-        self.cross_attn_token_to_image = TokenAttention(width, width // 2, heads)
+        self.cross_attn_token_to_image = TokenAttention(width, width // 2, heads, dropout)
         self.norm2 = nn.LayerNorm(width)
         self.mlp = TwoLayerMLP(width, mlp_hidden, F.relu)
         self.norm3 = nn.LayerNorm(width)
-        self.cross_attn_image_to_token = TokenAttention(width, width // 2, heads)
+        self.cross_attn_image_to_token = TokenAttention(width, width // 2, heads, dropout)
         self.norm4 = nn.LayerNorm(width)
 
     def forward(
@@ -78,11 +83,14 @@ class TwoWayBlock(nn.Module):
 
 
 class TokenAttention(nn.Module):
-    """Multi-head attention with separate projections to an inner width."""
+    """Multi-head attention with separate projections to an inner width.
 
-    def __init__(self, width: int, inner: int, heads: int) -> None:
+    In training `dropout` of the attention is dropped, drawn from torch's own generator.
+    """
+
+    def __init__(self, width: int, inner: int, heads: int, dropout: float = 0.0) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.dropout = heads, dropout
         self.q_proj = nn.Linear(width, inner)
         self.k_proj = nn.Linear(width, inner)
         self.v_proj = nn.Linear(width, inner)
@@ -96,6 +104,7 @@ class TokenAttention(nn.Module):
             proj(x).unflatten(-1, (self.heads, -1)).transpose(1, 2)  # n heads tokens channels
             for proj, x in ((self.q_proj, q), (self.k_proj, k), (self.v_proj, v))
         )
-        attended = F.scaled_dot_product_attention(q, k, v)
+        dropped = self.dropout if self.training else 0.0
+        attended = F.scaled_dot_product_attention(q, k, v, dropout_p=dropped)
         out: Tensor = self.out_proj(attended.transpose(1, 2).flatten(2))
         return out

@@ -119,7 +119,7 @@ class UNetDecoder(nn.Module):
         super().__init__()
         ndim, levels, tokens = config.ndim, config.levels, config.num_mask_tokens
         self.ndim, self.tokens = ndim, tokens
-        self.fuse = AddPrompt()
+        self.fuse = AddPrompt(config)
         self.down = nn.ModuleList(Residual(ndim, c) for c in levels)
         self.shrink = nn.ModuleList(ConvNorm(ndim, a, b, stride=2) for a, b in pairwise(levels))
         self.overview = Overview(levels[-1])
@@ -146,7 +146,7 @@ class UNetDecoder(nn.Module):
     ) -> tuple[Float[Tensor, "sets c *low_res"], Float[Tensor, "sets c"]]:
         """Mask logits and predicted IoU of each set of prompts, as `MaskDecoder.forward`.
 
-        `image_pe` and the sparse embeddings are not looked at.
+        `image_pe` and the sparse embeddings are not looked at. With one mask token there is one mask always.
         """
         masks, quality = self.every_mask(
             image_embeddings=image_embeddings,
@@ -154,7 +154,8 @@ class UNetDecoder(nn.Module):
             sparse_prompt_embeddings=sparse_prompt_embeddings,
             dense_prompt_embeddings=dense_prompt_embeddings,
         )
-        chosen = slice(1, None) if multimask_output else slice(0, 1)
+        several = multimask_output and self.tokens > 1
+        chosen = slice(1, None) if several else slice(0, 1)
         return masks[:, chosen], quality[:, chosen]
 
     def every_mask(
