@@ -11,6 +11,7 @@ import torch
 from samaritan.checkpoints import load_model, load_weights
 from samaritan.checkpoints.adapted import TABLES
 from samaritan.checkpoints.systems import FOREIGN, creating, guess_config, recognise
+from samaritan.checkpoints.volumes import SYSTEMS as VOLUMES
 from samaritan.errors import CheckpointError
 from samaritan.models import create_model, get_config
 from samaritan.models.config import SAM_QUIRKS
@@ -49,7 +50,7 @@ def test_official_names_are_recognised(name, system, schema):
     assert recognise(schema(name)).name == system
 
 
-@pytest.mark.parametrize("name", ["msam_vit_b_ori", "masksam_acdc"])
+@pytest.mark.parametrize("name", ["masksam_acdc"])
 def test_systems_that_cannot_be_loaded_yet_are_refused_by_name(name, schema, make):
     shapes = {k: (1,) * len(shape) for k, shape in schema(name).items()}
     title = recognise(shapes).title
@@ -60,13 +61,9 @@ def test_systems_that_cannot_be_loaded_yet_are_refused_by_name(name, schema, mak
 @pytest.mark.parametrize(
     ("key", "system"),
     [
-        ("lora_sam.sam.image_encoder.pos_embed", "m-sam"),
-        ("prompt_encoder.mask_downscaling.9.weight", "neurosam3d"),
-        ("image_encoder.model.cls_token", "neurosam3d"),
         ("image_encoder.trunk.blocks.0.attn.qkv.weight", "sam2"),
         ("mask_decoder.hf_token.weight", "sam-hq"),
         ("image_encoder.layers.0.blocks.0.conv1.c.weight", "mobile-sam"),
-        ("backbone.blocks.0.norm1.weight", "dino"),
         ("layer1.0.weight", "unknown"),
     ],
 )
@@ -76,10 +73,28 @@ def test_further_systems_are_known_by_one_name(key, system):
     assert found.why_not
 
 
+@pytest.mark.parametrize(
+    ("keys", "system"),
+    [
+        (("lora_sam.sam.image_encoder.pos_embed",), "m-sam"),
+        (("prompt_encoder.mask_downscaling.9.weight",), "neurosam3d"),
+        (("image_encoder.model.cls_token",), "neurosam3d-dinov2"),
+        (("image_encoder.trunk.pos_embed_window",), "neurosam3d-hiera"),
+        (("backbone.blocks.0.norm1.weight",), "dino"),
+    ],
+)
+def test_systems_that_differ_in_one_part_are_known_by_it(keys, system):
+    fine = ("prompt_encoder.mask_downscaling.9.weight",) if "neuro" in system else ()
+    found = recognise({key: (1,) for key in (*keys, *fine)})
+    assert found.name == system
+    assert not found.why_not
+
+
 def test_every_foreign_system_is_loaded_by_a_table_or_says_why_not():
     assert all(system.marks for system in FOREIGN)
-    assert {system.name for system in FOREIGN if not system.why_not} == set(TABLES)
-    assert all(system.quirks == SAM_QUIRKS for system in FOREIGN if not system.why_not)
+    known = {system.name for system in FOREIGN if not system.why_not}
+    assert known == set(TABLES) | VOLUMES
+    assert all(s.quirks == SAM_QUIRKS for s in FOREIGN if s.name in TABLES)
 
 
 @pytest.mark.slow
@@ -151,6 +166,6 @@ def test_load_model_needs_a_known_size(make, tmp_path):
 
 
 def test_load_model_refuses_foreign_systems_by_name(tmp_path):
-    torch.save({"bidatt.x": torch.zeros(4, 8)}, tmp_path / "other.pth")
-    with pytest.raises(CheckpointError, match=r"other\.pth holds M-SAM"):
+    torch.save({"mask_decoder.hf_token.weight": torch.zeros(4, 8)}, tmp_path / "other.pth")
+    with pytest.raises(CheckpointError, match=r"other\.pth holds SAM-HQ"):
         load_model(tmp_path / "other.pth")

@@ -10,9 +10,9 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 
 from samaritan.adapt.inject import is_adapter
-from samaritan.assembly.blueprint import Blueprint, get_blueprint
-from samaritan.checkpoints.systems import Shapes, guess_config
-from samaritan.models.config import get_config
+from samaritan.assembly.blueprint import Blueprint, get_blueprint, model_names
+from samaritan.checkpoints.systems import Shapes, guess_config, table_grid
+from samaritan.models.config import SamConfig, get_config
 from samaritan.models.config import model_names as plain_names
 
 Table = dict[str, str]
@@ -101,11 +101,15 @@ def guess_blueprint(shapes: Shapes, system: str) -> Blueprint | None:
         return _of_lora_file(shapes, "samed_s" if system == "samed-s-lora" else "samed")
     if system == "samed":
         return _of_samed_whole(shapes)
+    if system == "dino":
+        return _of_dino(shapes)
     config = guess_config(shapes)
     if config is None:
         return None
     if system == "sam-med2d":
         return _of_sam_med2d(shapes, config.name, config.image_size)
+    if system == "m-sam":
+        return _of_m_sam(shapes, config)
     return Blueprint(config)
 
 
@@ -161,6 +165,39 @@ def _of_sam_med2d(shapes: Shapes, name: str, size: tuple[int, ...]) -> Blueprint
     if len(gate) != 2 or not 0 < gate[0] <= gate[1]:
         return None
     return _adapted(name, "sammed2d", image_size=size, ratio=gate[0] / gate[1])
+
+
+def _of_m_sam(shapes: Shapes, config: SamConfig) -> Blueprint | None:
+    """Sizes of the mask-enhanced adapter, and the rank of LoRA if that is there."""
+    adapter = "mask_decoder.fuse.adapters.mask_enhanced"
+    head = shapes.get(f"{adapter}.attend.attn.rel_pos_h", ())
+    name = "msam_" + config.name.removeprefix("sammed3d_").removeprefix("sam3d_")
+    if len(head) != 2 or not head[1] or name not in model_names():
+        return None
+    blocks = {key.split(".")[5] for key in shapes if key.startswith(f"{adapter}.blocks.")}
+    lora = shapes.get("image_encoder.blocks.0.attn.qkv.adapters.lora.a_q", (4,))
+    return get_blueprint(
+        name,
+        image_size=config.image_size,
+        num_point_embeddings=config.num_point_embeddings,
+        rank=lora[0],
+        blocks=len(blocks),
+        attention_heads=config.embed_dim // head[1],
+    )
+
+
+def _of_dino(shapes: Shapes) -> Blueprint | None:
+    """A model with that image encoder, of which nothing else is trained."""
+    table = shapes.get("image_encoder.pos_embed", ())
+    blocks = {key.split(".")[2] for key in shapes if key.startswith("image_encoder.blocks.")}
+    for name in plain_names():
+        config = get_config(name)
+        if config.backbone == "dinov2" and len(blocks) == config.depth:
+            grid = table_grid(config, table)
+            if grid is not None:
+                size = tuple(n * p for n, p in zip(grid, config.patch_size, strict=True))
+                return get_blueprint(name, image_size=size)
+    return None
 
 
 def _adapted(name: str, family: str, **options: object) -> Blueprint | None:

@@ -101,14 +101,16 @@ def explain(
 
 def _cause(given: Shapes, config: SamConfig, system: System) -> str:
     """Why weights most likely do not fit, and what to do."""
-    if system.name in adapted.TABLES:
+    if system.name in (*adapted.TABLES, "m-sam"):
         return _adapted_cause(given, system)
     guess = guess_config(given)
     if guess is None:
         return ""
     call = creating(guess)
     if not _same_architecture(guess, config):
-        return f"They are weights of {system.title}, {_words(guess)}: use {call}."
+        deep = guess.ndim == 2 and config.ndim == 3 and guess.width == config.width
+        also = ", or start this 3D model from them with inflate=True" if deep else ""
+        return f"They are weights of {system.title}, {_words(guess)}: use {call}{also}."
     if guess.num_mask_tokens != config.num_mask_tokens:
         tokens = f"{guess.num_mask_tokens} mask tokens, the model {config.num_mask_tokens}"
         return f"They have {tokens}: use {call}."
@@ -135,7 +137,7 @@ def _adapted_cause(given: Shapes, system: System) -> str:
         rank = blueprint.insertions[0].options["rank"]
         words.append(f"{config.num_mask_tokens - 1} classes and background, rank {rank}")
     also = ""
-    if system.name == "sam-med2d":
+    if system.name in ("sam-med2d", "m-sam"):
         also = ", or leave the adapters out with drop_adapters=True"
     return f"It holds {system.title}: {', '.join(words)}. Use {adapted.creating(blueprint)}{also}."
 
@@ -150,6 +152,8 @@ def _same_architecture(a: SamConfig, b: SamConfig) -> bool:
         "heads",
         "embed_dim",
         "window_size",
+        "backbone",
+        "mask_steps",
     )
     return all(getattr(a, key) == getattr(b, key) for key in keys)
 

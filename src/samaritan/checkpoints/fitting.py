@@ -20,7 +20,10 @@ from samaritan.checkpoints.comparing import (
     explain,
     shapes_of,
 )
+from samaritan.checkpoints.inflating import inflate as inflate_weights
 from samaritan.checkpoints.sources import Source
+from samaritan.checkpoints.systems import table_grid
+from samaritan.checkpoints.volumes import HEADS
 from samaritan.errors import CheckpointError
 from samaritan.models.config import Quirks, SamConfig
 from samaritan.models.positions import resize_positions as resize_tables
@@ -52,6 +55,7 @@ def fit(
     resize_positions: bool,
     init_extra_classes: ClassInit | None = None,
     drop_adapters: bool = False,
+    inflate: bool = False,
 ) -> Fitted:
     """Compare weights with a model strictly; the model is not touched.
 
@@ -62,6 +66,7 @@ def fit(
         init_extra_classes: what to do with another number of mask tokens; see `refit_classes`. None:
             "samed_compat" for SAM's own weights in a model that labels classes, else an error.
         drop_adapters: leave out adapters that the model does not have.
+        inflate: start a 3D model from weights of a 2D one; see `inflating.inflate`.
 
     Raises:
         CheckpointError: with everything that does not fit, sorted by kind.
@@ -72,24 +77,28 @@ def fit(
         )
     wanted = model.state_dict()
     state = _our_names(source, wanted)
+    if inflate:
+        return _inflated(source, state, wanted, model.config)
+    _check_backbone(source, model.config)
     kept = _kept(source, state, wanted)
-    fresh = _new_adapters(state, wanted)
+    fresh = _new_adapters(state, wanted) | _other_parts(source, state, wanted)
     notes = list(_adapter_notes(kept, fresh))
     policy = init_extra_classes or _class_policy(source, state, wanted, model.config)
     if policy is not None and TOKENS in state:
         refitted = refit_classes(state, wanted, policy)
         state, fresh = refitted.state, fresh | refitted.renewed
         notes.append(refitted.note)
+    quirks = source.header.config.quirks if source.header else source.system.quirks
     resized: list[str] = []
     if resize_positions:
-        state, resized = _resize(state, wanted, model.config)
+        state, resized = _resize(state, model.config, quirks)
     dropped = {key for key in state if drop_adapters and _of_adapter(key)} - wanted.keys()
+    dropped |= {key for key in state if HEADS.match(key)}
     allowed = {"kept": kept, "fresh": fresh, "dropped": dropped}
     result = _compare(state, wanted, model.config, source, allowed)
     if kept:
         _check_base(source, wanted)
     state = {key: state[key] for key in wanted if key in state}
-    quirks = source.header.config.quirks if source.header else source.system.quirks
     notes += [
         *_source_notes(source, result, quirks),
         *_dtype_notes(state, wanted),
@@ -97,6 +106,29 @@ def fit(
     ]
     return Fitted(
         state, tuple(result.fresh), tuple(result.left_out), tuple(resized), quirks, tuple(notes)
+    )
+
+
+def _inflated(
+    source: Source, state: dict[str, Tensor], wanted: Mapping[str, Tensor], config: SamConfig
+) -> Fitted:
+    """Weights of a 2D model for one in 3D; its quirks are left as they are."""
+    patch = state.get("image_encoder.patch_embed.proj.weight")
+    if config.ndim != 3 or patch is None or patch.ndim != 4:
+        raise CheckpointError(
+            f"inflate=True starts a 3D model from the weights of a 2D SAM, but {source.where} holds "
+            f"{source.system.title}, and {config.name!r} is {config.ndim}D. Leave inflate out"
+        )
+    new = inflate_weights(state, wanted)
+    notes = [
+        f"2D weights start a 3D model: {len(new.state)} tensors were made from them, {len(new.fresh)} keep "
+        f"the model's values",
+        *_dtype_notes(new.state, wanted),
+        *_finite_notes(new.state),
+    ]
+    left_out = tuple(k for k in state if k in new.left_out)
+    return Fitted(
+        new.state, tuple(k for k in wanted if k in new.fresh), left_out, (), None, tuple(notes)
     )
 
 
@@ -126,6 +158,33 @@ def _new_adapters(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> 
     """Adapters of the model that the weights know nothing of, by the adapters' names."""
     known = {_adapter_name(key) for key in state}
     return frozenset(k for k in wanted if is_adapter(k) and _adapter_name(k) not in known)
+
+
+def _other_parts(
+    source: Source, state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
+) -> frozenset[str]:
+    """Parts of the model that weights of an image encoder alone are silent about."""
+    if not source.system.only:
+        return frozenset()
+    inside = (f"{source.system.only}.neck.", f"{source.system.only}.mask_token")
+    own = {k for k in wanted if k.startswith(f"{source.system.only}.") and not k.startswith(inside)}
+    return frozenset(k for k in wanted if k not in state and k not in own)
+
+
+def _check_backbone(source: Source, config: SamConfig) -> None:
+    needed = source.system.backbone
+    if needed and needed != config.backbone:
+        raise CheckpointError(
+            f"{source.where} holds {source.system.title}, whose image encoder is of backbone {needed!r}; "
+            f"that of {config.name!r} is {config.backbone!r}. Use a model such as {_EXAMPLES[needed]!r}"
+        )
+
+
+_EXAMPLES = {
+    "vit": "neurosam3d_vit_l",
+    "dinov2": "neurosam3d_dinov2",
+    "hiera": "neurosam3d_hiera",
+}
 
 
 def _adapter_name(key: str) -> str:
@@ -168,8 +227,10 @@ def _title(source: Source) -> str:
 def _adapter_notes(kept: Collection[str], fresh: Collection[str]) -> Iterable[str]:
     if kept:
         yield f"{len(kept)} tensors of the plain model stay as they are"
-    if fresh:
-        yield f"the weights know nothing of the adapters: {len(fresh)} tensors keep the model's values"
+    if adapters := [key for key in fresh if is_adapter(key)]:
+        yield f"the weights know nothing of the adapters: {len(adapters)} tensors keep the model's values"
+    if others := len(fresh) - len(adapters):
+        yield f"the weights are those of an image encoder alone: {others} tensors keep the model's values"
 
 
 def check_promises(source: Source, config: SamConfig, plain: Source) -> None:
@@ -179,7 +240,7 @@ def check_promises(source: Source, config: SamConfig, plain: Source) -> None:
     """
     most = len(plain.shapes)
     parts = [len(config.levels)]
-    if config.backbone == "vit":
+    if config.backbone != "unet":
         parts += [config.depth, config.decoder_depth, config.num_point_embeddings]
     if not config.classes or config.num_mask_tokens > MAX_CLASSES + 1:
         parts.append(config.num_mask_tokens)
@@ -208,24 +269,20 @@ def non_finite(state: Mapping[str, Tensor]) -> list[str]:
 
 
 def _resize(
-    state: dict[str, Tensor], wanted: Mapping[str, Tensor], config: SamConfig
+    state: dict[str, Tensor], config: SamConfig, quirks: Quirks | None
 ) -> tuple[dict[str, Tensor], list[str]]:
     """Interpolate position tables where weights and model differ in the input size alone."""
-    key = "image_encoder.pos_embed"
-    table, target = state.get(key), wanted.get(key)
-    if (
-        table is None
-        or target is None
-        or table.ndim != target.ndim
-        or table.shape[-1] != target.shape[-1]
-    ):
-        return state, []
-    if table.shape[0] != 1 or 0 in table.shape or not table.is_floating_point():
+    table = state.get("image_encoder.pos_embed")
+    if table is None or not table.is_floating_point():
         return state, []
     if not all(t.ndim == 2 and len(t) for k, t in state.items() if ".rel_pos_" in k):
         return state, []
-    size = tuple(n * p for n, p in zip(table.shape[1:-1], config.patch_size, strict=True))
-    new = resize_tables(state, replace(config, image_size=size), config)
+    grid = table_grid(config, tuple(table.shape))
+    if grid is None:
+        return state, []
+    size = tuple(n * p for n, p in zip(grid, config.patch_size, strict=True))
+    needed = replace(config, quirks=quirks or config.quirks)
+    new = resize_tables(state, replace(config, image_size=size), needed)
     changed = [k for k in state if new[k].shape != state[k].shape]
     return new, [f"{k}: {tuple(state[k].shape)} -> {tuple(new[k].shape)}" for k in changed]
 
@@ -264,6 +321,11 @@ def _source_notes(source: Source, result: Comparison, quirks: Quirks | None) -> 
     if source.layout.ignored:
         names = ", ".join(source.layout.ignored[:8])
         yield f"not weights, and not used: {names}"
+    if source.system.licence:
+        yield (
+            f"published weights of {source.system.title} are under {source.system.licence}: not for "
+            f"commercial use, and changed versions must not be passed on"
+        )
     if quirks is None:
         yield "the weights are of no published size, so the quirks of the model were left as they are"
 

@@ -39,6 +39,7 @@ def load_weights(
     keep_quirks: bool = False,
     init_extra_classes: ClassInit | None = None,
     drop_adapters: bool = False,
+    inflate: bool = False,
 ) -> LoadReport:
     """Load weights of any known system and layout, strictly.
 
@@ -56,6 +57,7 @@ def load_weights(
             None: "samed_compat" for SAM's own weights in a model that labels classes (so did SAMed),
             else an error.
         drop_adapters: leave out adapters that the model does not have.
+        inflate: start a 3D model from the weights of a 2D SAM with as many blocks of the same width.
 
     Raises:
         CheckpointError: if names or shapes do not fit; the text sorts them by kind.
@@ -80,6 +82,7 @@ def load_weights(
         keep_quirks=keep_quirks,
         init_extra_classes=init_extra_classes,
         drop_adapters=drop_adapters,
+        inflate=inflate,
     )
 
 
@@ -200,7 +203,9 @@ def _load(model: Sam, source: Source, *, keep_quirks: bool, **options: Any) -> L
         quirks=tuple(f.name for f in fields(Quirks) if getattr(model.config.quirks, f.name)),
         notes=fitted.notes,
         n_parameters=sum(tensor.numel() for tensor in fitted.state.values()),
-        licence=source.header.licence if source.header else licence_of(source.file, sha256),
+        licence=source.header.licence
+        if source.header
+        else licence_of(source.file, sha256) or source.system.licence,
     )
     logger.info("%s", report)
     return report

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from samaritan.checkpoints.header import Header
 from samaritan.checkpoints.layouts import Layout, find_weights
 from samaritan.checkpoints.reading import read_file
 from samaritan.checkpoints.systems import System, recognise
+from samaritan.checkpoints.volumes import our_names
 from samaritan.errors import CheckpointError, CorruptFile
 
 OURS = System("samaritan", "a file of samaritan", ())
@@ -23,7 +24,7 @@ class Source:
     """Weights as they were found, before they are compared with a model."""
 
     layout: Layout
-    """The tensors under official names."""
+    """The tensors under official names, or ours for the systems of `volumes`."""
     system: System
     """Where they come from."""
     header: Header | None
@@ -66,4 +67,8 @@ def find_source(
     if header is not None:
         return Source(layout, OURS, header, file, kind)
     system = recognise(shapes_of(layout.state), hugging_face="Hugging Face SAM" in layout.words)
+    try:
+        layout = replace(layout, state=our_names(system.name, layout.state))
+    except CheckpointError as error:
+        raise CheckpointError(f"{file or 'the mapping'}: {error}") from error
     return Source(layout, system, None, file, kind)

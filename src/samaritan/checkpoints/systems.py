@@ -7,6 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from samaritan.models.config import (
+    NEUROSAM3D_DINOV2_QUIRKS,
+    NEUROSAM3D_HIERA_QUIRKS,
+    NEUROSAM3D_QUIRKS,
     SAM_QUIRKS,
     SAMMED3D_QUIRKS,
     Quirks,
@@ -34,9 +37,18 @@ class System:
     """Why it cannot be loaded yet; empty for systems that can."""
     needs_base: bool = False
     """Whether its files go with the weights of a whole SAM."""
+    also: tuple[str, ...] = ()
+    """Further ones; each of them is found as well."""
+    only: str = ""
+    """First word of all names that its files hold; everything else of a model keeps its values."""
+    backbone: str = ""
+    """The only backbone that it fits, if there is one."""
+    licence: str | None = None
+    """Of its published weights, where all have the same and it binds who uses them."""
 
 
 _LATER = "Support for it is planned for a later version"
+_FINE_MASKS = (r"^prompt_encoder\.mask_downscaling\.9\.",)
 
 FOREIGN = (
     System(
@@ -53,12 +65,7 @@ FOREIGN = (
         SAM_QUIRKS,
         needs_base=True,
     ),
-    System(
-        "m-sam",
-        "M-SAM",
-        (r"^bidatt\.", r"^lora_sam\."),
-        why_not=f"it has LoRA in the encoder and a mask-enhanced adapter before the decoder. {_LATER}",
-    ),
+    System("m-sam", "M-SAM", (r"^bidatt\.", r"^lora_sam\."), SAMMED3D_QUIRKS),
     System(
         "samed",
         "SAMed, all weights",
@@ -78,11 +85,22 @@ FOREIGN = (
         why_not=f"it has adapters between slices and a prompt generator. {_LATER}",
     ),
     System(
-        "neurosam3d",
-        "NeuroSAM3D",
-        (r"^prompt_encoder\.mask_downscaling\.9\.", r"^image_encoder\.(model|backbone|hiera)\."),
-        why_not=f"its prompt encoder and decoder differ from those of SAM-Med3D. {_LATER}",
+        "neurosam3d-dinov2",
+        "NeuroSAM3D with a DINOv2 encoder",
+        (r"^image_encoder\.(model\.)?cls_token$",),
+        NEUROSAM3D_DINOV2_QUIRKS,
+        also=_FINE_MASKS,
+        backbone="dinov2",
     ),
+    System(
+        "neurosam3d-hiera",
+        "NeuroSAM3D with a Hiera encoder",
+        (r"^image_encoder\.(trunk\.)?pos_embed_window$",),
+        NEUROSAM3D_HIERA_QUIRKS,
+        also=_FINE_MASKS,
+        backbone="hiera",
+    ),
+    System("neurosam3d", "NeuroSAM3D", _FINE_MASKS, NEUROSAM3D_QUIRKS, backbone="vit"),
     System(
         "sam2",
         "SAM 2",
@@ -105,7 +123,10 @@ FOREIGN = (
         "dino",
         "a DINO backbone",
         (r"^(backbone\.)?cls_token$", r"^backbone\."),
-        why_not=f"it is an image encoder of another kind and no SAM. {_LATER}",
+        Quirks(position_scale=True),
+        only="image_encoder",
+        backbone="dinov2",
+        licence="CC-BY-NC-ND-4.0",
     ),
 )
 """Systems that are recognised by names of their own; of those with a `why_not` to say what they are."""
@@ -128,7 +149,7 @@ _TOKENS = "mask_decoder.mask_tokens.weight"
 def recognise(shapes: Shapes, *, hugging_face: bool = False) -> System:
     """The system that weights come from, by their official names and shapes."""
     for system in FOREIGN:
-        if _found(system.marks, shapes):
+        if _found(system.marks, shapes) and all(_found((m,), shapes) for m in system.also):
             return system
     if not _found((r"^(image_encoder|prompt_encoder|mask_decoder)\.",), shapes):
         return UNKNOWN
@@ -146,12 +167,11 @@ def guess_config(shapes: Shapes) -> SamConfig | None:
     """The configuration of a known model with these shapes, at the size that the weights have."""
     for name in model_names():
         config = get_config(name)
-        if _fits(config, shapes):
-            grid = shapes["image_encoder.pos_embed"][1:-1]
-            size = tuple(n * p for n, p in zip(grid, config.patch_size, strict=True))
+        if config.backbone != "unet" and _fits(config, shapes):
+            grid = table_grid(config, shapes["image_encoder.pos_embed"]) or config.grid
             return replace(
                 config,
-                image_size=size,
+                image_size=tuple(n * p for n, p in zip(grid, config.patch_size, strict=True)),
                 num_point_embeddings=4 if _CORNER in shapes else 2,
                 num_mask_tokens=shapes[_TOKENS][0],
             )
@@ -172,29 +192,62 @@ def creating(config: SamConfig) -> str:
 
 def _fits(config: SamConfig, shapes: Shapes) -> bool:
     """Compare what fixes a model's size; `shapes` may lack names or have more."""
-    width, windowed = config.width, set(range(config.depth)) - set(config.global_blocks)
-    encoder = "image_encoder"
-    wanted = {
-        f"{encoder}.patch_embed.proj.weight": (width, config.in_channels, *config.patch_size),
-        f"{encoder}.blocks.0.mlp.lin1.weight": (int(width * config.mlp_ratio), width),
-        f"{encoder}.neck.0.weight": (config.embed_dim, width, *[1] * config.ndim),
-    }
-    rows, head = 2 * config.window_size - 1, width // config.heads
-    wanted.update(
-        {f"{encoder}.blocks.{i}.attn.rel_pos_h": (rows, head) for i in sorted(windowed)[:1]}
-    )
     depth = 1 + max((int(m[1]) for k in shapes if (m := _BLOCK.match(k))), default=-1)
-    table, tokens = shapes.get(f"{encoder}.pos_embed", ()), shapes.get(_TOKENS, ())
+    tokens = shapes.get(_TOKENS, ())
+    last = {2: 6, 3: 6, 4: 9}[config.mask_steps]
     return (
         depth == config.depth
-        and len(table) == config.ndim + 2
-        and all(table)
         and len(tokens) == 2
         and tokens[0] > 0
         and tokens[1] == config.embed_dim
-        and all(shapes.get(key) == shape for key, shape in wanted.items())
+        and shapes.get(_MASKS.format(0), (0,))[0]
+        == config.mask_channels // _PARTS[config.mask_steps]
+        and _MASKS.format(last) in shapes
+        and all(shapes.get(key) == shape for key, shape in _wanted(config).items())
+        and table_grid(config, shapes.get("image_encoder.pos_embed", ())) is not None
     )
 
+
+def _wanted(config: SamConfig) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the image encoder that tell a model from others."""
+    width, encoder, ones = config.width, "image_encoder", [1] * config.ndim
+    hidden = int(width * config.mlp_ratio)
+    wanted: dict[str, tuple[int, ...]] = {f"{encoder}.blocks.0.mlp.lin1.weight": (hidden, width)}
+    if config.backbone == "hiera":
+        window = [config.stage_windows[0]] * config.ndim
+        background = [config.background_grid] * config.ndim
+        wanted[f"{encoder}.pos_embed_window"] = (1, width, *window)
+        wanted[f"{encoder}.pos_embed"] = (1, width, *background)
+        return wanted
+    wanted[f"{encoder}.patch_embed.proj.weight"] = (width, config.in_channels, *config.patch_size)
+    wanted[f"{encoder}.neck.0.weight"] = (config.embed_dim, width, *ones)
+    if config.backbone == "dinov2":
+        wanted[f"{encoder}.cls_token"] = (1, 1, width)
+        return wanted
+    windowed = sorted(set(range(config.depth)) - set(config.global_blocks))[:1]
+    rows, head = 2 * config.window_size - 1, width // config.heads
+    wanted.update({f"{encoder}.blocks.{i}.attn.rel_pos_h": (rows, head) for i in windowed})
+    return wanted
+
+
+def table_grid(config: SamConfig, shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    """Tokens per axis that a position table was made for; None if it is of another kind."""
+    if not shape or shape[0] != 1 or 0 in shape:
+        return None
+    if config.backbone == "hiera":  # its tables fit any grid
+        return config.grid
+    if config.backbone == "dinov2":
+        side = round((shape[1] - 1) ** (1 / config.ndim)) if len(shape) == 3 else 0
+        cube = side and side**config.ndim == shape[1] - 1 and shape[2] == config.width
+        return (side,) * config.ndim if cube else None
+    return (
+        tuple(shape[1:-1]) if len(shape) == config.ndim + 2 and shape[-1] == config.width else None
+    )
+
+
+_MASKS = "prompt_encoder.mask_downscaling.{}.weight"
+_PARTS = {2: 4, 3: 2, 4: 4}
+"""Steps between masks and tokens -> which part of the mask channels the first of them gives."""
 
 _BLOCK = re.compile(r"^image_encoder\.blocks\.(\d+)\.")
 
