@@ -22,8 +22,8 @@ _MOST_SHOWN = 40
 Source = Annotated[
     Path,
     typer.Argument(
-        help="A data set: nnU-Net folder, images/ beside masks/, SAM-Med2D JSON files, Synapse slices, "
-        "DICOM folders, a manifest, or a folder of such.",
+        help="A data set: nnU-Net folder, SAM-Med3D or NeuroSAM3D folders, images/ beside masks/, SAM-Med2D "
+        "JSON files, Synapse slices, DICOM folders, a manifest, or a folder of such.",
         show_default=False,
     ),
 ]

@@ -9,7 +9,15 @@ from pathlib import Path
 
 from samaritan.data.manifest import LabelKind, Manifest
 from samaritan.data.manifest_files import is_manifest, merged
-from samaritan.data.sources import dicom, nnunet, pairs, sam_med2d, synapse
+from samaritan.data.sources import (
+    dicom,
+    neurosam3d,
+    nnunet,
+    pairs,
+    sam_med2d,
+    sam_med3d,
+    synapse,
+)
 from samaritan.errors import ConfigError, FileError
 
 __all__ = ["KINDS", "SourceOptions", "find_source", "load_manifest"]
@@ -41,6 +49,8 @@ _Found = tuple[Callable[[Path], bool], Callable[[Path, SourceOptions], Manifest]
 KINDS: dict[str, _Found] = {
     "manifest": (lambda path: is_manifest(_manifest_file(path)), _read_manifest),
     "nnunet": (nnunet.recognise, nnunet.manifest),
+    "sam_med3d": (sam_med3d.recognise, sam_med3d.manifest),
+    "neurosam3d": (neurosam3d.recognise, neurosam3d.manifest),
     "sam_med2d": (sam_med2d.recognise, sam_med2d.manifest),
     "synapse": (synapse.recognise, synapse.manifest),
     "pairs": (pairs.recognise, pairs.manifest),
@@ -67,7 +77,8 @@ def find_source(path: str | os.PathLike[str]) -> str:
         return "collection"
     raise FileError(
         f"{where} is no data set that is known here. Known are: a manifest (.json, .csv) or a folder "
-        "with manifest.json; an nnU-Net folder with dataset.json; images/ beside masks/ or labels/ with the "
+        "with manifest.json; an nnU-Net folder with dataset.json; SAM-Med3D's TARGET/DATASET/imagesTr and "
+        "labelsTr; NeuroSAM3D's imagesTr and labelsTr/CLASS; images/ beside masks/ or labels/ with the "
         "same names; SAM-Med2D's image2label_train.json and label2image_test.json; Synapse .npz slices and "
         ".npy.h5 volumes; folders of DICOM series; a folder of such folders"
     )
