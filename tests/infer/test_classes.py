@@ -15,7 +15,6 @@ from samaritan.errors import ConfigError, PromptError
 from samaritan.geometry import Grid
 from samaritan.infer import Predictor, classes
 from samaritan.infer.batch import predict_labels
-from samaritan.infer.opening import open_as_trained
 from samaritan.models import ClassSam
 from samaritan.models.sam import SamOutput
 from samaritan.transforms import SlicePreprocess
@@ -148,10 +147,10 @@ def test_intensities_are_those_of_training() -> None:
     picture = Volume(np.zeros((9, 8, 1), np.uint8), Grid.pixels((9, 8)))
     flat = Volume(np.zeros((9, 8, 1), np.uint8), Grid.from_spacing((9, 8, 1), (1, 1, 5)))
     ends = {"low": -125.0, "high": 275.0}
-    assert open_as_trained(predictor, scan).statistics == ends
+    assert predictor.open(scan).statistics == ends
     for prepared in (picture, flat):
-        assert open_as_trained(predictor, prepared).statistics == {"low": 0.0, "high": 255.0}
-    given = open_as_trained(predictor, scan, window=(0, 65535))
+        assert predictor.open(prepared).statistics == {"low": 0.0, "high": 255.0}
+    given = predictor.open(scan, window=(0, 65535))
     assert given.statistics == {"low": 0.0, "high": 65535.0}
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -103,6 +102,7 @@ def predict(
     it was stopped. A case that cannot be done is told at the end, and the others go on.
     """
     from samaritan.cli.console import warn
+    from samaritan.cli.prompt_options import cut_intensities
     from samaritan.errors import FileError
     from samaritan.infer.batch import predict_cases
     from samaritan.infer.inputs import check_apart, find_cases
@@ -115,12 +115,13 @@ def predict(
     with _shown() as (progress, within):
         predictor, facts = _predictor(model, base, device, precision, progress)
         predictor.progress = within
+        cut_intensities(predictor, options.window)
         try:
             outcome = predict_cases(
                 predictor,
                 manifest,
                 output,
-                options=_windowed(predictor, options),
+                options=options,
                 prompts=asked,
                 model=facts,
                 batch_size=batch_size,
@@ -153,15 +154,6 @@ def _options(
         format=format,
         max_windows=max_windows,
     )
-
-
-def _windowed(predictor: Predictor, options: PredictOptions) -> PredictOptions:
-    """Let a 3D model cut intensities to the window."""
-    from samaritan.transforms import WindowPreprocess
-
-    if options.window is not None and isinstance(predictor.preprocess, WindowPreprocess):
-        predictor.preprocess = replace(predictor.preprocess, clamp=options.window)
-    return options
 
 
 def _predictor(

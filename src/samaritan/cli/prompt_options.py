@@ -1,11 +1,15 @@
-"""Points and boxes as they are typed: "[NAME=]i,j,k[:+|-]" and "[NAME=]i0,j0,k0,i1,j1,k1"."""
+"""What is typed: points "[NAME=]i,j,k[:+|-]", boxes "[NAME=]i0,j0,k0,i1,j1,k1", windows "low,high"."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from samaritan.errors import PromptError
+
+if TYPE_CHECKING:
+    from samaritan.infer import Predictor
 
 DEFAULT_OBJECT = "object"
 
@@ -89,6 +93,14 @@ def parse_pair(text: str, what: str) -> tuple[float, float]:
     if not low < high:
         raise PromptError(f"{what} {text!r} is not understood: expected low,high such as -160,240")
     return low, high
+
+
+def cut_intensities(predictor: Predictor, window: tuple[float, float] | None) -> None:
+    """Let a 3D model cut intensities to a window; 2D models take it whenever they open an image."""
+    from samaritan.transforms import WindowPreprocess
+
+    if window is not None and isinstance(predictor.preprocess, WindowPreprocess):
+        predictor.preprocess = replace(predictor.preprocess, clamp=window)
 
 
 def _numbers(text: str) -> tuple[float, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -132,9 +132,11 @@ def segment(
     row,column for a picture. Prompts with different names are different objects, and become one label map.
     """
     from samaritan.cli.console import bars, warn
+    from samaritan.cli.prompt_options import cut_intensities, parse_pair
     from samaritan.io import check_writable, read, write
 
     wanted = _Wanted.parse(point, box, mask, everything, replay, mm)
+    pair = None if window is None else parse_pair(window, "window")
     with bars() as report:
         report("reading the image", 0, 0)
         picked = int(channel) if channel is not None and channel.isdigit() else channel
@@ -147,15 +149,18 @@ def segment(
         if model is None:
             _tell_default(volume)
         report("loading the model", 0, 0)
-        predictor = _predictor(model or SHIPPED, random_weights, device, precision, window, report)
+        predictor = _predictor(model or SHIPPED, random_weights, device, precision, report)
+        cut_intensities(predictor, pair)
         predictor.progress = report
         if random_weights:
             warn("the weights are random, so the mask means nothing")
         session: Session | None = None
         if everything:
-            labels = _everything(predictor, volume, axis, index, report)
+            labels = _everything(predictor, volume, axis, index, pair, report)
         else:
-            session = wanted.run(predictor.session(volume, axis=axis, max_windows=max_windows))
+            session = wanted.run(
+                predictor.session(volume, axis=axis, max_windows=max_windows, window=pair)
+            )
             report("segmenting", 0, 0)
             labels = session.mask
         for note in labels.notes:
@@ -266,13 +271,10 @@ def _predictor(
     random_weights: bool,
     device: str | None,
     precision: str,
-    window: str | None,
     report: Report,
 ) -> Predictor:
     from samaritan.cli.console import find_weights
-    from samaritan.cli.prompt_options import parse_pair
     from samaritan.infer import Predictor
-    from samaritan.transforms import SlicePreprocess, WindowPreprocess
 
     if random_weights:
         import torch
@@ -280,27 +282,25 @@ def _predictor(
         from samaritan.assembly import create_model
 
         torch.manual_seed(0)
-        predictor = Predictor(create_model(model), device=device, precision=precision)  # type: ignore[arg-type]
-    else:
-        path = find_weights(model, report)
-        predictor = Predictor.from_checkpoint(path, device=device, precision=precision)  # type: ignore[arg-type]
-    if window is not None:
-        pair = parse_pair(window, "window")
-        chain = predictor.preprocess
-        if isinstance(chain, SlicePreprocess):
-            predictor.preprocess = replace(chain, window=pair)
-        elif isinstance(chain, WindowPreprocess):
-            predictor.preprocess = replace(chain, clamp=pair)
-    return predictor
+        return Predictor(create_model(model), device=device, precision=precision)  # type: ignore[arg-type]
+    path = find_weights(model, report)
+    return Predictor.from_checkpoint(path, device=device, precision=precision)  # type: ignore[arg-type]
 
 
 def _everything(
-    predictor: Predictor, volume: Volume, axis: int | None, index: int | None, report: Report
+    predictor: Predictor,
+    volume: Volume,
+    axis: int | None,
+    index: int | None,
+    window: tuple[float, float] | None,
+    report: Report,
 ) -> LabelMap:
     from samaritan.infer.everything import generate_masks
     from samaritan.infer.mask_records import label_map
 
-    records = generate_masks(predictor, volume, axis=axis, index=index, progress=report)
+    records = generate_masks(
+        predictor, volume, axis=axis, index=index, window=window, progress=report
+    )
     return label_map(records, volume)
 
 

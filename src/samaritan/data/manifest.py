@@ -11,6 +11,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Literal
 
+from samaritan.data.windows import Window
 from samaritan.errors import ConfigError
 from samaritan.io.files import sha256_of
 
@@ -80,6 +81,8 @@ class Group:
     """Stored intensities that become 0 and 255; None: not known ahead."""
     note: str = ""
     """What a person should know, such as how patients were told apart."""
+    volume_window: Window | None = None
+    """Of slices: what became 0 and 255 of their volumes, for models to see others alike; None: not known."""
 
 
 @dataclass(frozen=True)

@@ -270,12 +270,10 @@ def _key(manifest: Manifest, case: Case, options: SliceOptions, window: Window) 
 
 
 def _noted(group: Group, windows: dict[str, Window], manifest: Manifest, name: str) -> Group:
-    """Write down which intensities became black and white."""
+    """Write down which intensities became black and white, so that models see volumes alike."""
     used = {windows[c.id] for c in manifest.cases if c.group == name}
-    told_windows = sorted(
-        f"{'percentiles' if w.percentiles else 'intensities'} {w.low:g} to {w.high:g}" for w in used
-    )
-    return replace(group, note=f"{group.note} Slices: {', '.join(told_windows)}.".strip())
+    note = f"{group.note} Slices: {', '.join(sorted(map(str, used)))}.".strip()
+    return replace(group, note=note, volume_window=used.pop() if len(used) == 1 else None)
 
 
 def _write_png(path: Path, array: Array) -> None:

@@ -66,6 +66,10 @@ class Window:
             kind = "percentiles from 0 to 100" if self.percentiles else "intensities"
             raise ConfigError(f"a window is two ascending {kind}, got {self.low:g}, {self.high:g}")
 
+    def __str__(self) -> str:
+        kind = "percentiles" if self.percentiles else "intensities"
+        return f"{kind} {self.low:g} to {self.high:g}"
+
 
 def modality_of(names: Sequence[str]) -> str | None:
     """Tell the modality from the words of channel names, or None if they do not say.

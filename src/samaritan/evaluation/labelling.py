@@ -22,7 +22,6 @@ from samaritan.evaluation.report import Picture
 from samaritan.evaluation.trials import GroupBy, Progress, Tried, group_name, patient_name, why
 from samaritan.infer import Predictor
 from samaritan.infer.classes import class_names, predict_labels, require_classes
-from samaritan.infer.opening import open_as_trained
 from samaritan.metrics import Protocol, Row, measure_case
 from samaritan.volume import LabelMap, Volume
 
@@ -168,7 +167,7 @@ def samed_intensities(
     values = volume.array.astype(np.float32)
     if volume.dtype.kind == "f" and values.min() > -1 and values.max() < 2:
         return values
-    measured = open_as_trained(predictor, volume, window=window).statistics
+    measured = predictor.open(volume, window=window).statistics
     low, high = measured["low"], measured["high"]
     scaled: Array = (np.clip(values, low, high) - low) / (high - low)
     return scaled
@@ -179,7 +178,7 @@ def _classes(predictor: Predictor, picture: Float[Tensor, "h w"]) -> npt.NDArray
     chain = require_classes(predictor)
     mean, std = (torch.tensor(v)[:, None, None] for v in (chain.mean, chain.std))
     images = (255 * picture.expand(chain.channels, -1, -1) - mean) / std
-    with predictor._running():
+    with predictor.running():
         masks = predictor.model(images[None].to(predictor.device)).masks
     best: npt.NDArray[np.uint8] = masks.float().argmax(dim=1)[0].cpu().numpy().astype(np.uint8)
     return best

@@ -29,7 +29,6 @@ from samaritan.evaluation.targets import Mask, Subject, Target
 from samaritan.evaluation.trial import ELLIPSE, Trial
 from samaritan.infer import Predictor
 from samaritan.infer.engine import Embedded, OpenImage
-from samaritan.infer.opening import open_as_trained
 from samaritan.transforms import FocusPreprocess, SlicePreprocess
 from samaritan.transforms.preprocess import displayed, to_bytes
 
@@ -103,7 +102,7 @@ def ask_as_sam_med2d(
         )
     start = time.perf_counter()
     window = manifest.group_of(subject.case).window
-    image = open_as_trained(predictor, subject.image, window=window)
+    image = predictor.open(subject.image, window=window)
     rows, columns = displayed(image.volume, image.axis).shape[:2]
     frame = MedFrame((rows, columns), chain_of(predictor).size)
     features = encoded(predictor, image, frame)
@@ -161,7 +160,7 @@ def encoded(predictor: Predictor, image: OpenImage, frame: MedFrame) -> Embedded
     pixels = pixels.reshape(*pixels.shape[:2], -1)  # grey has no axis of channels
     # the chain normalises a picture that has its size already, so it is laid there by value
     plain = chain.tensor(frame.lay(pixels)) if not frame.padded else _padded(chain, frame, pixels)
-    with predictor._running():
+    with predictor.running():
         features = predictor.model.image_encoder(plain.to(predictor.device))
     return Embedded(features.float(), shown.grid, 2, image.statistics)
 

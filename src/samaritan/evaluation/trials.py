@@ -16,7 +16,6 @@ from samaritan.evaluation.estimates import OPENING, QUALITY, SECONDS
 from samaritan.evaluation.targets import Subject, Target, read_subject
 from samaritan.evaluation.trial import Trial
 from samaritan.infer import Predictor, Session
-from samaritan.infer.opening import open_as_trained
 from samaritan.metrics import Protocol, Row, measure_case
 from samaritan.models import ClassSam
 from samaritan.transforms import FocusPreprocess
@@ -116,7 +115,7 @@ def opened(
     """Begin a session, and say how long the image took: None where windows are encoded when asked for."""
     start = time.perf_counter()
     window = manifest.group_of(subject.case).window
-    image = open_as_trained(predictor, subject.image, window=window)
+    image = predictor.open(subject.image, window=window)
     chain = predictor.preprocess
     if chain.n_axes != 2 or isinstance(chain, FocusPreprocess):
         return Session(image), None

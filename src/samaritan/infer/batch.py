@@ -28,7 +28,6 @@ from samaritan.errors import (
 from samaritan.geometry import Grid
 from samaritan.infer.classes import predict_labels, require_classes
 from samaritan.infer.ledger import Ledger, locked
-from samaritan.infer.opening import open_as_trained
 from samaritan.infer.outputs import (
     check_inputs_stay,
     check_strangers,
@@ -250,8 +249,10 @@ class _Run:
         return self.options.window or self.manifest.group_of(case).window
 
     def session(self, volume: Volume, window: tuple[float, float] | None = None) -> Session:
-        image = open_as_trained(self.predictor, volume, axis=self.options.axis, window=window)
-        return Session(image, max_windows=self.options.max_windows)
+        options = self.options
+        return self.predictor.session(
+            volume, axis=options.axis, max_windows=options.max_windows, window=window
+        )
 
     def labels(self, case: Case, volume: Volume, prompts: CasePrompts | None) -> LabelMap:
         window = self.window(case)

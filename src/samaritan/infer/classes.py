@@ -11,7 +11,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 from samaritan.errors import ConfigError, PromptError
-from samaritan.infer.opening import open_as_trained
 from samaritan.infer.predictor import Predictor
 from samaritan.models import ClassSam, Sam
 from samaritan.transforms import SlicePreprocess
@@ -44,7 +43,7 @@ def predict_labels(
         volume: a picture, a slice or a volume.
         axis: array axis that slices lie across; None: that of the thickest voxels.
         batch_size: slices that go through the model together; it does not change the result.
-        window: stored intensities that become 0 and 255; None: as `open_as_trained` tells.
+        window: stored intensities that become 0 and 255; None: as `Predictor.open` tells.
 
     Returns:
         Labels with names: those that were stored with the weights, else "label N".
@@ -61,7 +60,7 @@ def predict_labels(
     chain = require_classes(predictor)
     if batch_size < 1:
         raise ConfigError(f"batch_size must be 1 or more, got {batch_size}")
-    image = open_as_trained(predictor, volume, axis=axis, window=window)
+    image = predictor.open(volume, axis=axis, window=window)
     names = class_names(predictor)
     across, total = image.axis, volume.shape[image.axis]
     array = np.zeros(volume.shape, smallest_label_dtype(len(names)))
@@ -105,7 +104,7 @@ def class_names(predictor: Predictor) -> dict[int, str]:
 
 def _logits(predictor: Predictor, images: Tensor) -> Float[Tensor, "b classes *low"]:
     """Logits of every class, background first, float32 on the model's device."""
-    with predictor._running():
+    with predictor.running():
         output = Sam.forward(predictor.model, images.to(predictor.device), multimask_output=True)
     return output.low_res_logits.float()
 

@@ -134,7 +134,7 @@ class Engine:
         def make() -> Embedded:
             frame = self.preprocess.frame(image.volume, key, statistics)
             logger.debug("encode frame %s on %s", key, self.device)
-            with self._running():
+            with self.running():
                 features = self.model.image_encoder(frame.tensor.to(self.device))
             return Embedded(features.float(), frame.grid, frame.n_axes, frame.statistics)
 
@@ -165,7 +165,7 @@ class Engine:
             PromptError: if the model takes no prompts.
         """
         self.require_prompts()
-        with self._running():
+        with self.running():
             moved = (
                 None if points is None else (points[0].to(self.device), points[1].to(self.device))
             )
@@ -188,8 +188,8 @@ class Engine:
         self._cache.drop(lambda key: isinstance(key, Sequence) and key[0] == image.token)
 
     @contextlib.contextmanager
-    def _running(self) -> Iterator[None]:
-        """No gradients, in the chosen precision."""
+    def running(self) -> Iterator[None]:
+        """Run the model as inference does: no gradients, in the chosen precision."""
         mixed = self.dtype != torch.float32
         with (
             torch.inference_mode(),

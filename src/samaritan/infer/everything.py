@@ -48,6 +48,7 @@ def generate_masks(
     *,
     index: int | None = None,
     axis: int | None = None,
+    window: tuple[float, float] | None = None,
     options: EverythingOptions | None = None,
     progress: Progress | None = None,
     **settings: Any,
@@ -59,6 +60,7 @@ def generate_masks(
         volume: a picture, a slice or a volume.
         index: which slice, along `axis`; a picture has only one.
         axis: array axis that slices are taken across; None: that of the thickest voxels.
+        window: stored intensities that become black and white; None: as `Predictor.open` tells.
         options: settings; None: the published defaults.
         progress: called with (what, done, total); None: the predictor's own.
         **settings: single settings by name (see `EverythingOptions`), which go before `options`.
@@ -83,7 +85,7 @@ def generate_masks(
     """
     chosen = with_settings(options or EverythingOptions(), settings)
     chain = _slice_chain(predictor)
-    image = predictor.open(volume, axis=axis)
+    image = predictor.open(volume, axis=axis, window=window)
     shown = displayed(volume.slice(image.axis, _slice_index(image, index)), image.axis)
     crops = list(
         crop_boxes(
@@ -337,8 +339,8 @@ def _slice_index(image: OpenImage, index: int | None) -> int:
     n = image.volume.shape[image.axis]
     if index is None and n > 1:
         raise PromptError(
-            f"the image has {n} slices across axis {image.axis}: say which one with index=, "
-            f"such as index={n // 2}"
+            f"the image has {n} slices across axis {image.axis}: say which one with index={n // 2}, or "
+            f"--slice {n // 2} on the command line"
         )
     at = 0 if index is None else operator.index(index)
     if not 0 <= at < n:

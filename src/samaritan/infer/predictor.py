@@ -5,13 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import torch
 
 from samaritan.checkpoints import Header, load_model
-from samaritan.errors import PromptError
+from samaritan.errors import ConfigError, PromptError
 from samaritan.infer.engine import Engine, OpenImage, Precision
 from samaritan.infer.session import Session
-from samaritan.transforms import Preprocess
+from samaritan.transforms import Preprocess, SlicePreprocess
 from samaritan.transforms.preprocess import slice_axis
 from samaritan.volume import Volume
 
@@ -69,8 +70,24 @@ class Predictor(Engine):
         stored = self.header.extra.get("labels") if self.header is not None else None
         return {int(value): str(name) for value, name in dict(stored or {}).items()}
 
-    def open(self, volume: Volume, *, axis: int | None = None) -> OpenImage:
-        """Make an image ready for prompts; nothing is encoded yet."""
+    def open(
+        self,
+        volume: Volume,
+        *,
+        axis: int | None = None,
+        window: tuple[float, float] | None = None,
+    ) -> OpenImage:
+        """Make an image ready for prompts, its intensities as in training; nothing is encoded yet.
+
+        For 2D models stored intensities of `window` become 0 and 255 if it is given (a manifest of prepared
+        slices knows it). Else pictures and single slices of 8 bits stay as they are, even if the weights
+        name a window: they were windowed when they were made. All others go by the chain of the
+        weights: its window, or percentiles of the whole volume.
+
+        Raises:
+            PromptError: if there is no such axis, or a 3D model gets several channels.
+            ConfigError: if a 2D model cannot see so many channels.
+        """
         if axis is not None and axis not in (0, 1, 2):
             raise PromptError(f"slice axis must be 0, 1 or 2, got {axis}")
         chosen = slice_axis(volume.grid) if axis is None else axis
@@ -79,14 +96,41 @@ class Predictor(Engine):
                 f"the image has {volume.n_channels} channels ({', '.join(volume.channels)}) and 3D models "
                 "take one: pick one with volume.channel(name)"
             )
+        if isinstance(self.preprocess, SlicePreprocess):
+            _check_channels(volume, self.preprocess.channels)
+            if window is None and volume.dtype == np.uint8 and volume.is_flat:
+                window = (0.0, 255.0)
+            if window is not None:
+                return OpenImage(
+                    volume, self, chosen, dict(zip(("low", "high"), window, strict=True))
+                )
         return OpenImage(volume, self, chosen, self.preprocess.statistics(volume))
 
-    def session(self, volume: Volume, *, axis: int | None = None, max_windows: int = 32) -> Session:
+    def session(
+        self,
+        volume: Volume,
+        *,
+        axis: int | None = None,
+        max_windows: int = 32,
+        window: tuple[float, float] | None = None,
+    ) -> Session:
         """Begin a session of prompts on an image.
 
         Args:
             volume: a picture, a slice or a volume.
             axis: array axis that a 2D model's slices are taken across; None: that of the thickest voxels.
             max_windows: how many windows of a 3D model an object may grow over.
+            window: stored intensities that become black and white for a 2D model; None: as `open` tells.
         """
-        return Session(self.open(volume, axis=axis), max_windows=max_windows)
+        return Session(self.open(volume, axis=axis, window=window), max_windows=max_windows)
+
+
+def _check_channels(volume: Volume, taken: int) -> None:
+    """Refuse channels that are neither grey nor colours."""
+    count = volume.n_channels
+    if count > 4 or (count not in (1, 4, taken) and taken != 1):
+        names = ", ".join(volume.channels[:4]) + (", ..." if count > 4 else "")
+        raise ConfigError(
+            f"the image has {count} channels ({names}) and the model takes {taken}: pick one with "
+            "volume.channel(name), or --channel on the command line"
+        )

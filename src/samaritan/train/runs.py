@@ -19,6 +19,7 @@ from samaritan.data.augment import Geometry, Intensity, SamedAugment, heavy, upr
 from samaritan.data.datasets import Augmentation, ObjectDataset, SliceDataset
 from samaritan.data.focus import FocusDataset, Looks
 from samaritan.data.sampling import Draw, DrawSampler
+from samaritan.data.windows import Window
 from samaritan.errors import ConfigError
 from samaritan.models.config import SamConfig
 from samaritan.models.sam import Sam
@@ -104,6 +105,7 @@ def prepare(
     """
     learned, held_out = parts(recipe, manifest)
     chain = chain_of(recipe, get_blueprint(recipe.model.name, **_options(recipe)).config)
+    chain = with_window(chain, learned)
     if recipe.task == "interactive":
         return recipe, _interactive(recipe, chain, learned, held_out, from_init, loaded)
     classes = recipe.model.num_classes
@@ -270,6 +272,34 @@ def chain_of(recipe: Recipe, config: SamConfig) -> SlicePreprocess:
         multimask="always" if prompts.multimask else "never", mask_values=prompts.mask_values
     )
     return replace(chain, prompting=prompting)
+
+
+def with_window(chain: SlicePreprocess, slices: Manifest) -> SlicePreprocess:
+    """Show volumes to the trained model as they were shown when the slices that it learns from were cut."""
+    found = {group.volume_window for group in slices.groups.values()}
+    known = ", ".join(sorted(str(window) for window in found if window is not None))
+    if chain.window is not None:
+        cut = Window(*chain.window)
+        if known and found != {cut}:
+            logger.warning(
+                "data.window says %s, but the slices were cut with %s: the model will be shown volumes "
+                "that it has not learned to see",
+                cut,
+                known,
+            )
+        return chain
+    window = found.pop() if len(found) == 1 else None
+    if window is None:
+        if known:
+            logger.warning(
+                "the slices were cut with several windows (%s): the model will be shown volumes by their "
+                "percentiles. Name one with data.window, or predict with --window",
+                known,
+            )
+        return chain
+    if window.percentiles:
+        return replace(chain, percentiles=(window.low, window.high))
+    return replace(chain, window=(window.low, window.high))
 
 
 def augmentation(recipe: Recipe) -> Augmentation | None:

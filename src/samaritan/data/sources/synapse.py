@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from samaritan.data.manifest import Case, Group, Manifest
 from samaritan.data.sources.names import relative
+from samaritan.data.windows import CT_WINDOWS, Window
 from samaritan.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -58,7 +59,11 @@ def manifest(path: Path, options: SourceOptions) -> Manifest:
     for stem in _listed(path, "test_vol.txt", volumes):
         cases.append(_case(path, stem, volumes[stem], stem, "test", options))
     group = Group(
-        ORGANS, ("CT",), window=(0.0, 1.0), note="Patients are told by the case's number."
+        ORGANS,
+        ("CT",),
+        window=(0.0, 1.0),
+        volume_window=Window(*CT_WINDOWS["abdomen"]),
+        note="Patients are told by the case's number.",
     )
     return Manifest(path, tuple(cases), {path.name: group})
 
