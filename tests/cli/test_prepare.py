@@ -1,4 +1,4 @@
-"""`samaritan prepare check` and `samaritan prepare slices`."""
+"""`samaritan prepare check`, `samaritan prepare slices` and `samaritan prepare convert`."""
 
 from __future__ import annotations
 
@@ -60,6 +60,17 @@ def test_slices_are_made_and_checked(folder, tmp_path, capsys) -> None:
     assert "8 cases of 2 patients (4 train, 4 val)" in done.out
     done = samaritan(capsys, "prepare", "check", tmp_path / "out/manifest.json")
     assert (done.code, "8 cases of 2 patients" in done.out) == (0, True)
+
+
+def test_volumes_are_laid_out_anew(folder, tmp_path, capsys) -> None:
+    words = ["prepare", "convert", folder, tmp_path / "out", "--to", "neurosam3d", "--spacing", "2"]
+    done = samaritan(capsys, *words, "--split", "train=0.5,val=0.5", "--patient", r"(p\d)_.")
+    assert (done.code, done.err) == (0, "")
+    assert "4 cases of 4 patients (2 train, 2 val)" in done.out
+    done = samaritan(capsys, "prepare", "check", tmp_path / "out")
+    assert (done.code, "nothing breaks training" in done.out) == (0, True)
+    done = samaritan(capsys, *words[:-1], "1,2")
+    assert (done.code, "spacing '1,2' must be one number or three" in done.err) == (1, True)
 
 
 def test_the_synapse_layout_can_be_chosen(folder, tmp_path, capsys) -> None:

@@ -1,4 +1,4 @@
-"""`samaritan prepare`: look over a data set, and make 2D sets from volumes."""
+"""`samaritan prepare`: look over a data set, make 2D sets from volumes, lay volumes out anew."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from samaritan.data import Manifest, Report
 
 app = typer.Typer(
-    help="Check data sets, and make 2D sets from volumes.",
+    help="Check data sets, make 2D sets from volumes, move volumes between layouts.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -144,6 +144,71 @@ def slices(
             )
             made = make_slices(manifest, out, options, workers=workers, progress=tell)
     typer.echo(f"{out}: {_counted(made)}")
+
+
+@app.command("convert")
+def convert(
+    path: Source,
+    out: Annotated[Path, typer.Argument(help="A folder for the volumes.", show_default=False)],
+    to: Annotated[str, typer.Option(help="nnunet, sam_med3d or neurosam3d.", show_default=False)],
+    spacing: Annotated[
+        str | None,
+        typer.Option(
+            help="Resample to voxels of so many mm: 1.5, or one number for each axis: 1,1,3."
+        ),
+    ] = None,
+    channel: Annotated[int | None, typer.Option(min=0, help="Which channel to take.")] = None,
+    min_volume: Annotated[
+        float, typer.Option(min=0, help="Leave out masks of less than so many cubic millimetres.")
+    ] = 0.0,
+    merge_overlaps: Annotated[
+        bool,
+        typer.Option(
+            "--merge-overlaps", help="In label maps, smaller masks lie on top of larger ones."
+        ),
+    ] = False,
+    modality: Modality = None,
+    patient: Patient = None,
+    labels: LabelKind = None,
+    split: Annotated[
+        str | None, typer.Option(help="Split by patient first, such as train=0.8,val=0.2.")
+    ] = None,
+    seed: Seed = 0,
+    workers: Workers = 2,
+) -> None:
+    """Write volumes in another layout, resampled where asked; goes on where it was stopped."""
+    from samaritan.cli.console import bars
+    from samaritan.data.converting import ConvertOptions, convert
+
+    options = ConvertOptions(to, _sides(spacing), channel, min_volume, merge_overlaps)
+    manifest = _manifest(path, modality, patient, labels, split, seed)
+    with bars() as report:
+        made = convert(
+            manifest,
+            out,
+            options,
+            workers=workers,
+            progress=lambda done, total: report("converting volumes", done, total),
+        )
+    typer.echo(f"{out}: {_counted(made)}")
+    missing = len(manifest) - len(made)
+    if missing:
+        typer.echo(
+            f"{missing} cases in which nothing is drawn have no place in this layout", err=True
+        )
+
+
+def _sides(text: str | None) -> tuple[float, float, float] | None:
+    if text is None:
+        return None
+    from samaritan.errors import ConfigError
+
+    try:
+        sides = [float(part) for part in text.split(",")]
+        i, j, k = sides * 3 if len(sides) == 1 else sides
+    except ValueError as error:
+        raise ConfigError(f"spacing {text!r} must be one number or three, such as 1,1,3") from error
+    return i, j, k
 
 
 def _manifest(

@@ -36,7 +36,7 @@ def manifest(path: Path, options: SourceOptions) -> Manifest:
     """Read dataset.json and list the files that belong to it.
 
     Regions, an ignored label and a `dataset` mapping of case to files are honoured. Cases of imagesTs
-    are in the part "test"; of the others nothing is decided.
+    are in the part "test"; of the others nothing is decided, unless splits_final.json has a first fold.
 
     Raises:
         CorruptFile: if dataset.json is not JSON.
@@ -57,6 +57,7 @@ def manifest(path: Path, options: SourceOptions) -> Manifest:
         raise ConfigError(told(f"{file} has wrong fields", problems))
     name = root.name
     files = _cases(root, content, len(channels))
+    decided = _first_fold(root / "splits_final.json")
     whose, note = patients_of(files, options.patient)
     modality = options.modality or modality_of(channels)
     cases = tuple(
@@ -68,11 +69,28 @@ def manifest(path: Path, options: SourceOptions) -> Manifest:
             modality,
             whose[case],
             name,
-            split,
+            split or decided.get(case),
         )
         for case, (images, label, split) in files.items()
     )
     return Manifest(root, cases, {name: Group(labels, channels, regions, ignore, note=note)})
+
+
+def _first_fold(file: Path) -> dict[str, str]:
+    """Read which cases nnU-Net's first fold holds out, if its splits_final.json lies here.
+
+    Raises:
+        CorruptFile: if it is no list of folds.
+    """
+    if not file.is_file() or file.stat().st_size > _MOST_BYTES:
+        return {}
+    try:
+        fold = json.loads(file.read_text("utf-8-sig"))[0]
+        return {str(c): part for part in ("train", "val") for c in fold[part]}
+    except (ValueError, RecursionError, LookupError, TypeError) as error:
+        raise CorruptFile(
+            f'{file} must be a list of folds such as {{"train": [...], "val": [...]}}: {error!r}'
+        ) from error
 
 
 def _channels(content: Mapping[str, Any], problems: list[str]) -> tuple[str, ...]:
