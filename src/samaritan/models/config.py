@@ -293,7 +293,7 @@ _CONFIGS = {
         _sammed3d("sammed3d_vit_b", 256, 384, 12, 12, _B),
         _sammed3d("sammed3d_vit_l", 256, 1024, 24, 16, _L),
         _sammed3d("sammed3d_vit_h", 256, 1280, 32, 16, _H),
-        _unet("samaritan_2d", 160, 24, (48, 96, 160, 256)),
+        _unet("samaritan_2d", 96, 24, (48, 96, 160, 256)),
         _unet("unet_tiny", 64, 8, (16, 24)),
         SamConfig(  # windows fill the grid exactly: 4 x 4 windows of 8 x 8 tokens
             name="sam_small",

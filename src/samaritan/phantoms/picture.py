@@ -159,7 +159,14 @@ def _shapes(row: Array, column: Array, rng: np.random.Generator) -> tuple[Array,
         at = (float(rng.uniform(-0.7, 0.7)), float(rng.uniform(-0.7, 0.7)))
         radius, stretch = float(np.exp(rng.uniform(-2.6, -0.7))), float(np.exp(rng.normal() / 3))
         rough = float(rng.uniform(0, 0.6))
-        labels[_blob(row, column, at, radius, rng, stretch=stretch, rough=rough) < 0] = label
+        outer = _blob(row, column, at, radius, rng, stretch=stretch, rough=rough)
+        labels[outer < 0] = label
+        if rng.random() < 0.5:  # a wall about something: a ring, or a crescent
+            off = rng.uniform(-0.25, 0.25, 2) * radius
+            inner = (at[0] + float(off[0]), at[1] + float(off[1]))
+            size = radius * float(rng.uniform(0.4, 0.85))
+            core = _blob(row, column, inner, size, rng, stretch=stretch, rough=rough / 2)
+            labels[core < 0] = int(rng.integers(0, 7))
     return _painted(labels, rng), labels
 
 

@@ -115,6 +115,7 @@ SAMARITAN_2D = Recipe(
         objects="both",
         min_size=20,
         augment="heavy",
+        intensity=0.5,
         chain="focus",
         per_epoch=2000,
         weights={
@@ -133,19 +134,19 @@ SAMARITAN_2D = Recipe(
             "phantom_ultrasound": 0.2,
             "phantom_xray": 0.2,
             "phantom_skin": 0.2,
-            "phantom_shapes": 2,
+            "phantom_shapes": 3,
         },
     ),
     prompts=Prompts(
         each="object", rounds=2, points=(1, 1, 2), multimask=False, mask_values="logits"
     ),
     loss=Loss(cross_entropy=1, dice=1, focal=0, iou=1),
-    optim=Optim(name="adamw", lr=2e-3, weight_decay=0.05),
-    schedule=Schedule(kind="cosine", warmup=60, floor=0.01),
-    run=Run(epochs=20, precision="bfloat16", clip_norm=1.0, ema=0.998, log_every=20),
+    optim=Optim(name="adamw", lr=9e-4, weight_decay=0.05),
+    schedule=Schedule(kind="cosine", warmup=15, floor=0.01),
+    run=Run(epochs=22, precision="bfloat16", clip_norm=1.0, ema=0.998, log_every=25),
     validation=Validation(every=5, clicks=5, batches=12),
 )
-"""The compact model that ships: a small U-Net for windows of pictures and slices."""
+"""The compact model that ships, its last stage: see scripts/train_samaritan_2d for those before."""
 
 _RECIPES = {
     recipe.name: recipe

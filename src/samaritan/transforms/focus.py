@@ -39,7 +39,7 @@ class FocusPreprocess(SlicePreprocess):
 
     kind: ClassVar[str] = "focus"
 
-    size: tuple[int, int] = (160, 160)
+    size: tuple[int, int] = (96, 96)
     mean: tuple[float, ...] = ()
     """Not used: each window has its own."""
     std: tuple[float, ...] = ()
