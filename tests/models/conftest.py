@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterator, Mapping
+import json
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -34,6 +37,48 @@ def golden(parity_dir: Path) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+def rnd(seed: int, *shape: int) -> Tensor:
+    """An input of the specification of the 3D systems."""
+    return torch.from_numpy(np.random.RandomState(seed).standard_normal(shape).astype(np.float32))
+
+
+@pytest.fixture(scope="session")
+def told_3d(parity_dir: Path) -> dict[str, Any]:
+    """Statistics that come with the specification of the 3D systems, by their own recipe."""
+    told: dict[str, Any] = json.loads(
+        (parity_dir / "sammed3d_neurosam3d_msam_goldens.json").read_text()
+    )
+    return told
+
+
+@pytest.fixture(scope="session")
+def weight_3d() -> Callable[[str, Sequence[int]], Tensor]:
+    """The weights of that recipe, by official name and shape."""
+    tokens = (
+        *("point_embeddings", "not_a_point_embed", "no_mask_embed", "iou_token", "mask_tokens"),
+        *("cls_token", "mask_token"),
+    )
+
+    def weight(key: str, shape: Sequence[int]) -> Tensor:
+        drawn = np.random.RandomState(zlib.crc32(key.encode())).standard_normal(tuple(shape))
+        if "gaussian_matrix" in key:
+            scale = 1.0
+        elif "rel_pos" in key or "pos_embed" in key:
+            scale = 0.2
+        elif any(token in key for token in tokens):
+            scale = 0.5
+        elif len(shape) >= 2:
+            scale = 1 / np.sqrt(np.prod(shape[1:]))
+        else:
+            scale = 0.1
+        drawn *= scale
+        if scale == 0.1 and not key.endswith("bias"):
+            drawn += 1
+        return torch.from_numpy(drawn.astype(np.float32))
+
+    return weight
 
 
 @pytest.fixture

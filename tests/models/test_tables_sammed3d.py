@@ -1,9 +1,5 @@
 """Statistics that come with SAM-Med3D's specification, by their own recipe; rtol and atol 1e-3."""
 
-import json
-from zlib import crc32
-
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -11,22 +7,16 @@ import torch.nn.functional as F
 from samaritan.models import Quirks, create_model
 from samaritan.models.config import SAMMED3D_QUIRKS
 
+from .conftest import rnd
+
 pytestmark = pytest.mark.slow
 
 CLOSE = {"rtol": 1e-3, "atol": 1e-3}
 
 
-def draw(key, shape):
-    return np.random.RandomState(crc32(key.encode())).standard_normal(tuple(shape))
-
-
-def tensor(array):
-    return torch.from_numpy(np.asarray(array, np.float32))
-
-
 @pytest.fixture(scope="module")
-def all_told(parity_dir):
-    return json.loads((parity_dir / "sammed3d_neurosam3d_msam_goldens.json").read_text())
+def all_told(told_3d):
+    return told_3d
 
 
 @pytest.fixture(scope="module")
@@ -34,37 +24,17 @@ def told(all_told):
     return all_told["sam_med3d_vit_b_ori"]
 
 
-def weight(key, shape):
-    noise = draw(key, shape)
-    tokens = (
-        "point_embeddings",
-        "not_a_point_embed",
-        "no_mask_embed",
-        "iou_token",
-        "mask_tokens",
-    )
-    if "gaussian_matrix" in key:
-        return tensor(noise)
-    if "rel_pos" in key or "pos_embed" in key:
-        return tensor(0.2 * noise)
-    if any(token in key for token in tokens):
-        return tensor(0.5 * noise)
-    if len(shape) >= 2:
-        return tensor(noise / np.sqrt(np.prod(shape[1:])))
-    return tensor(0.1 * noise if key.endswith("bias") else 1 + 0.1 * noise)
-
-
 @pytest.fixture(scope="module")
-def model():
+def model(weight_3d):
     model = create_model("sammed3d_vit_b_ori", quirks=SAMMED3D_QUIRKS)
-    weights = {k: weight(k, tuple(v.shape)) for k, v in model.state_dict().items()}
+    weights = {k: weight_3d(k, v.shape) for k, v in model.state_dict().items()}
     model.load_state_dict(weights, strict=True)
     return model
 
 
 @pytest.fixture(scope="module")
 def image():
-    return tensor(np.random.RandomState(0).standard_normal((1, 1, 128, 128, 128)))
+    return rnd(0, 1, 1, 128, 128, 128)
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +60,7 @@ def seen(model, image):
 @pytest.fixture(scope="module")
 def prompts():
     points = torch.tensor([[[10.0, 20, 30], [100, 5, 64]]]), torch.tensor([[1, 0]])
-    mask = tensor(np.random.RandomState(1).standard_normal((1, 1, 32, 32, 32)))
+    mask = rnd(1, 1, 1, 32, 32, 32)
     return {"points": points, "masks": mask}
 
 
