@@ -100,7 +100,7 @@ def cut_intensities(predictor: Predictor, window: tuple[float, float] | None) ->
     from samaritan.transforms import WindowPreprocess
 
     if window is not None and isinstance(predictor.preprocess, WindowPreprocess):
-        predictor.preprocess = replace(predictor.preprocess, clamp=window)
+        predictor.preprocess = replace(predictor.preprocess, clamp=window, clamp_modalities=())
 
 
 def _numbers(text: str) -> tuple[float, ...]:

@@ -6,9 +6,9 @@ from samaritan.transforms.preprocess import (
     Preprocess,
     Prompting,
     SlicePreprocess,
-    WindowPreprocess,
     default_preprocess,
 )
+from samaritan.transforms.windows import WindowPreprocess, neurosam3d_windows, sam_med3d_windows
 
 __all__ = [
     "FocusPreprocess",
@@ -18,4 +18,6 @@ __all__ = [
     "SlicePreprocess",
     "WindowPreprocess",
     "default_preprocess",
+    "neurosam3d_windows",
+    "sam_med3d_windows",
 ]

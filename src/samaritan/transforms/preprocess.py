@@ -106,7 +106,8 @@ class Preprocess(ABC):
         """
         rest = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         kind = rest.pop("kind", None)
-        from samaritan.transforms.focus import FocusPreprocess  # which is made from what is here
+        from samaritan.transforms.focus import FocusPreprocess  # which are made from what is here
+        from samaritan.transforms.windows import WindowPreprocess
 
         chains: dict[str, type[Preprocess]] = {
             c.kind: c for c in (SlicePreprocess, WindowPreprocess, FocusPreprocess)
@@ -263,76 +264,11 @@ class SlicePreprocess(Preprocess):
         )
 
 
-@dataclass(frozen=True)
-class WindowPreprocess(Preprocess):
-    """Cubes of a volume for 3D models, as published for SAM-Med3D.
-
-    The volume is turned to `orientation` and resampled to `spacing_mm`; a frame is a window of
-    `size` voxels of that lattice, normalised to mean 0 and deviation 1 over its positive voxels.
-    What lies outside the volume counts as intensity 0. Frames are named by the window's first voxel.
-    Only the window is ever resampled.
-
-    Source: uni-medical/SAM-Med3D, utils/infer_utils.py (torchio transforms). There the window is
-    centred on the ground truth; here whoever asks places it.
-    """
-
-    kind: ClassVar[str] = "windows"
-    n_axes: ClassVar[int] = 3
-
-    size: tuple[int, int, int] = (128, 128, 128)
-    """Voxels of the model's input."""
-    spacing_mm: tuple[float, float, float] = (1.5, 1.5, 1.5)
-    """Voxel sides of the model's input."""
-    orientation: str = "RAS"
-    """Where the axes of the model's input point."""
-    clamp: tuple[float, float] | None = None
-    """Intensities are cut to this range first, such as (-1000, 1000) for CT."""
-    prompting: Prompting = field(
-        default_factory=lambda: Prompting(clicks="newest", multimask="never", first_mask="zeros")
-    )
-    """How prompts are put together."""
-
-    def lattice(self, grid: Grid) -> Grid:
-        """Give the lattice, all over the image, that windows are cut from."""
-        return grid.reorient(self.orientation).resample(self.spacing_mm)
-
-    def frame_grid(self, grid: Grid, key: tuple[int, ...]) -> Grid:
-        """Cut the window from the lattice."""
-        return self.lattice(grid).window(key, self.size)
-
-    def statistics(self, volume: Volume) -> dict[str, float]:
-        """Measure nothing ahead: each window is normalised on its own unless told otherwise."""
-        return {}
-
-    def window_statistics(self, values: Tensor) -> dict[str, float]:
-        """Measure mean and deviation over the positive voxels, or over all if none is positive."""
-        positive = values[values > 0]
-        chosen = positive if positive.numel() > 1 else values.flatten()
-        return {"mean": float(chosen.mean()), "std": max(float(chosen.std()), 1e-6)}
-
-    def window_values(self, volume: Volume, key: tuple[int, ...]) -> tuple[Tensor, Grid]:
-        """Resample one window, without normalising it."""
-        if volume.array.ndim == 4:
-            raise ConfigError(
-                f"the image has {volume.n_channels} channels and 3D models take one; "
-                "pick one with volume.channel(name)"
-            )
-        grid = self.frame_grid(volume.grid, key)
-        array = volume.to_grid(grid).array.astype(np.float32, copy=False)
-        values = torch.from_numpy(np.nan_to_num(np.ascontiguousarray(array)))
-        return (values.clamp(*self.clamp) if self.clamp else values), grid
-
-    def frame(self, volume: Volume, key: tuple[int, ...], statistics: Mapping[str, float]) -> Frame:
-        """Make the input for the window whose first voxel on the lattice is `key`."""
-        values, grid = self.window_values(volume, key)
-        measured = statistics or self.window_statistics(values)
-        tensor = (values - measured["mean"]) / measured["std"]
-        return Frame(tensor[None, None], grid, 3, measured)
-
-
 def default_preprocess(n_axes: int, size: tuple[int, ...], channels: int) -> Preprocess:
     """Choose the published chain for plain SAM (2 axes) or SAM-Med3D (3 axes) at an input size."""
     if n_axes == 3:
+        from samaritan.transforms.windows import WindowPreprocess
+
         return WindowPreprocess(size=size)  # type: ignore[arg-type]
     if channels == 3:
         return SlicePreprocess(size=size)  # type: ignore[arg-type]
