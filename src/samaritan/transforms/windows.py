@@ -92,25 +92,32 @@ class WindowPreprocess(Preprocess):
             low, high = np.percentile(values, self.percentiles) if values.size else (0.0, 1.0)
             found = {"low": float(low), "high": float(max(high, low + 1e-6))}
         if self.measure == "volume":
-            scaled = self.scaled(torch.from_numpy(values), volume, found)
+            scaled = self.scaled(torch.from_numpy(values), modality_of(volume), found)
             found |= self.window_statistics(scaled)
         return found
 
-    def scaled(self, values: Tensor, volume: Volume, statistics: Mapping[str, float]) -> Tensor:
-        """Cut and scale intensities of a volume, before they are normalised."""
-        if self.clamps(volume) and self.clamp is not None:
+    def scaled(self, values: Tensor, modality: str, statistics: Mapping[str, float]) -> Tensor:
+        """Cut and scale intensities of an image of this modality, before they are normalised."""
+        if self.clamp is not None and self.clamps(modality):
             values = values.clamp(*self.clamp)
         if self.percentiles is None:
             return values
         low, high = statistics["low"], statistics["high"]
         return ((values - low) * (2 / (high - low)) - 1).clamp(-1, 1)
 
-    def clamps(self, volume: Volume) -> bool:
-        """Tell whether intensities of this volume are cut: by its modality, if that is asked for."""
-        if self.clamp is None:
-            return False
-        said = str(volume.meta.get("modality", "")).upper()
-        return not self.clamp_modalities or said in self.clamp_modalities
+    def clamps(self, modality: str) -> bool:
+        """Tell whether intensities of this modality are cut; nobody knows of an empty one."""
+        named = not self.clamp_modalities or modality.upper() in self.clamp_modalities
+        return self.clamp is not None and named
+
+    def normalised(
+        self, values: Tensor, statistics: Mapping[str, float]
+    ) -> tuple[Tensor, dict[str, float]]:
+        """Bring scaled intensities to mean 0 and deviation 1; also tell which statistics were used."""
+        measured = {**statistics}
+        if "mean" not in measured:
+            measured |= self.window_statistics(values)
+        return (values - measured["mean"]) / measured["std"], measured
 
     def window_statistics(self, values: Tensor) -> dict[str, float]:
         """Measure mean and deviation over the positive voxels, or over all if none is positive."""
@@ -131,7 +138,7 @@ class WindowPreprocess(Preprocess):
         array = volume.to_grid(grid).array.astype(np.float32, copy=False)
         values = torch.from_numpy(np.nan_to_num(np.ascontiguousarray(array)))
         measured = statistics if statistics or not self.percentiles else self.statistics(volume)
-        values = self.scaled(values, volume, measured or {})
+        values = self.scaled(values, modality_of(volume), measured or {})
         if self.percentiles is not None:
             values = values * torch.from_numpy(_inside(volume.grid, grid))
         return values, grid
@@ -141,8 +148,7 @@ class WindowPreprocess(Preprocess):
         if not {"low", "mean"} & statistics.keys():
             statistics = {**self.statistics(volume), **statistics}
         values, grid = self.window_values(volume, key, statistics)
-        measured = {**self.window_statistics(values), **statistics}
-        tensor = (values - measured["mean"]) / measured["std"]
+        tensor, measured = self.normalised(values, statistics)
         return Frame(tensor[None, None], grid, 3, measured)
 
 
@@ -175,6 +181,11 @@ def pooled(values: Tensor) -> Tensor:
     positive = values[values > 0]
     chosen = positive if positive.numel() > 1 else values.flatten()
     return (values - chosen.mean()) / chosen.std().clamp(min=1e-6)
+
+
+def modality_of(volume: Volume) -> str:
+    """Tell the modality of a volume, as its file or its data set says; empty if neither does."""
+    return str(volume.meta.get("modality") or "")
 
 
 def _one_channel(volume: Volume) -> Volume:
