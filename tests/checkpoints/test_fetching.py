@@ -79,10 +79,10 @@ def test_records_are_complete_and_their_names_unique():
     assert len({p.name for p in weights}) == len({p.file for p in weights}) == len(weights)
     for p in weights:
         assert re.fullmatch(r"[a-z0-9_]+", p.name)
-        assert (p.url or p.page).startswith("https://")
-        assert p.page.startswith("https://")
         assert p.licence
-        assert p.citation
+        if not p.shipped:  # of those a card in docs/ tells
+            assert p.page.startswith("https://")
+            assert p.citation
         assert p.size > 10**6
         assert p.sha256 is None or re.fullmatch(r"[0-9a-f]{64}", p.sha256)
         assert Path(p.file).name == p.file

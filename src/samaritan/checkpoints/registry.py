@@ -62,6 +62,7 @@ _MED2D_PAPER = "Cheng et al., SAM-Med2D, 2023, arXiv:2308.16184"
 _MEDSAM_PAPER = (
     "Ma et al., Segment Anything in Medical Images, Nature Communications 2024, arXiv:2304.12306"
 )
+_3DINO_PAPER = "Xu et al., A generalizable 3D framework (3DINO), 2025, arXiv:2501.11755"
 _SAMED_PAGE = "https://github.com/hitachinsk/SAMed"
 _SAMED_PAPER = "Zhang and Liu, Customized Segment Anything Model (SAMed), 2023, arXiv:2304.13785"
 
@@ -236,6 +237,19 @@ _PUBLISHED = (
         size=6_600_000,
         citation=_SAMED_PAPER,
         note=f"offered by {_SAMED_PAGE} as epoch_159.pth; LoRA and decoder, needs sam_vit_b as well",
+    ),
+    Published(
+        name="3dino_vit",
+        system="3DINO",
+        model="neurosam3d_dinov2",
+        file="3dino_vit.pth",
+        url=None,
+        page="https://huggingface.co/AICONSlab/3DINO-ViT",
+        licence="CC-BY-NC-ND-4.0",
+        size=1_230_000_000,
+        citation=_3DINO_PAPER,
+        note="an image encoder alone, under the key teacher, to start NeuroSAM3D from; for non-commercial "
+        "use, and changed versions must not be passed on",
     ),
 )
 _BY_NAME = {published.name: published for published in _PUBLISHED}
