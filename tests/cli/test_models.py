@@ -12,7 +12,7 @@ import torch
 from typer.testing import CliRunner
 
 import samaritan
-from samaritan.checkpoints import cached, load_model, save_official
+from samaritan.checkpoints import cached, load_model, read_header, save_official
 from samaritan.checkpoints.downloading import Downloaded
 from samaritan.cli.models import app
 from samaritan.errors import ConfigError, CorruptFile, DownloadError, UnsafeFile
@@ -185,3 +185,44 @@ def test_show_counts_what_learns():
     text = run("show", "samed_vit_b").stdout
     assert "4,913,621" in text
     assert "lora beside 12 modules" in text
+
+
+def test_a_run_leaves_the_file_that_its_publishers_write(tmp_path):
+    model = samaritan.create_model("samed_tiny", num_classes=2)
+    (tmp_path / "run").mkdir()
+    samaritan.save_weights(model, tmp_path / "run/best.safetensors")
+    assert run("convert", tmp_path / "run", tmp_path / "epoch_9.pth").exit_code == 0
+    written = torch.load(tmp_path / "epoch_9.pth", weights_only=True)
+    save_official(model, tmp_path / "wanted.pth")
+    wanted = torch.load(tmp_path / "wanted.pth", weights_only=True)
+    assert "w_a_000" in written
+    assert all(torch.equal(value, written[key]) for key, value in wanted.items())
+
+
+def test_adapters_are_written_alone_or_folded_away(tmp_path):
+    model = samaritan.create_model("samed_tiny", num_classes=2)
+    for name, value in model.named_parameters():
+        if ".adapters." in name:
+            torch.nn.init.normal_(value)
+    samaritan.save_weights(model, tmp_path / "m.safetensors")
+    alone, folded = tmp_path / "alone.safetensors", tmp_path / "folded.safetensors"
+    assert run("convert", tmp_path / "m.safetensors", alone, "--only", "adapters").exit_code == 0
+    assert read_header(alone).holds == "adapters"
+    assert alone.stat().st_size < (tmp_path / "m.safetensors").stat().st_size / 4
+    assert run("convert", tmp_path / "m.safetensors", folded, "--fold").exit_code == 0
+    plain, header = load_model(folded)
+    assert not header.adapters
+    image = torch.randn(1, 3, *model.config.image_size)
+    assert torch.allclose(plain(image).masks, model.eval()(image).masks, atol=1e-3)
+
+
+def test_what_cannot_be_written_is_told(weights, tmp_path):
+    assert run("convert", weights, tmp_path / "out.pth", "--only", "some").exit_code == 2
+    for args, told in (
+        (["out.pth", "--only", "adapters"], "leave out only='adapters'"),
+        (["out.safetensors", "--only", "adapters"], "the model has no adapters"),
+        (["out.safetensors", "--fold"], "no adapters to fold"),
+    ):
+        result = run("convert", weights, tmp_path / args[0], *args[1:])
+        assert told in str(result.exception)
+        assert not (tmp_path / args[0]).exists()

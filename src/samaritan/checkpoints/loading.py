@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from samaritan.adapt.inject import describe
+from samaritan.adapt.inject import describe, merge
 from samaritan.assembly.blueprint import Blueprint, get_blueprint
 from samaritan.assembly.build import create_model
 from samaritan.checkpoints.adapted import guess_blueprint
@@ -20,8 +20,9 @@ from samaritan.checkpoints.chains import published_preprocess
 from samaritan.checkpoints.classes import ClassInit
 from samaritan.checkpoints.fitting import check_promises, copy_into, fit
 from samaritan.checkpoints.header import Header
+from samaritan.checkpoints.official import save_official
 from samaritan.checkpoints.report import LoadReport
-from samaritan.checkpoints.saving import save_weights
+from samaritan.checkpoints.saving import Part, save_weights
 from samaritan.checkpoints.sources import Source, find_source
 from samaritan.errors import CheckpointError
 from samaritan.io.files import sha256_of
@@ -160,20 +161,43 @@ def convert(
     *,
     model: str | None = None,
     base: str | Path | None = None,
+    fold: bool = False,
+    only: Part = "all",
     download: bool = True,
 ) -> LoadReport:
-    """Write weights of any known system and layout as one of our own files.
+    """Write weights of any known system and layout as one of our own files, or as its publishers do.
 
     Args:
-        path_or_name: a file, or the name of published weights.
-        out: the file to write, usually ending in .safetensors.
+        path_or_name: a file, the folder of a training run, or the name of published weights.
+        out: the file to write. A name that ends in .pth or .pt gets the layout of the system that the model
+            belongs to (see `save_official`), any other one, such as .safetensors, our own.
         model: the name of the model, if the weights do not tell it.
         base: weights of the plain model, where the file holds adapters and little else.
+        fold: fold adapters into the weights that they stand beside: the same outputs, without adapters.
+        only: a part of the weights, as in `save_weights`.
         download: fetch published weights that are not in the cache.
+
+    Raises:
+        CheckpointError: if the weights do not fit their model, or cannot be written like this.
+        ConfigError: if its adapters cannot be folded.
+        FileError: if the file cannot be written.
     """
+    official = Path(out).suffix.lower() in (".pth", ".pt")
+    if official and only != "all":
+        raise CheckpointError(
+            f"{Path(out).name} gets the layout of its publishers, which says itself what is in it: leave out "
+            f"only={only!r}, or choose a name that ends in .safetensors"
+        )
     source = find_source(path_or_name, download=download)
     blueprint = _blueprint_of(source) if model is None else get_blueprint(model)
     net, header, report = _load_model(source, blueprint, base, True, download, {})
+    if fold and not merge(net):
+        raise CheckpointError(
+            f"{source.where} holds no adapters to fold into weights: leave out fold"
+        )
+    if official:
+        save_official(net, out)
+        return report
     save_weights(
         net,
         out,
@@ -181,6 +205,7 @@ def convert(
         provenance=header.provenance,
         licence=header.licence,
         extra=header.extra,
+        only=only,
     )
     return report
 

@@ -18,6 +18,9 @@ from samaritan.checkpoints.header import METADATA_KEY, Header
 from samaritan.errors import CheckpointError, FileError
 from samaritan.models.sam import Sam
 
+Part = Literal["all", "adapters", "trainable"]
+"""All weights, those of the adapters, or those of all parameters that require gradients."""
+
 
 def save_weights(
     model: Sam,
@@ -27,7 +30,7 @@ def save_weights(
     provenance: Mapping[str, Any] | None = None,
     licence: str | None = None,
     extra: Mapping[str, Any] | None = None,
-    only: Literal["all", "adapters", "trainable"] = "all",
+    only: Part = "all",
     half: bool = False,
 ) -> Path:
     """Write a model so that `load_model` gives the same model back, bit by bit, adapters included.

@@ -111,18 +111,34 @@ def check(
 
 @app.command()
 def convert(
-    file: Annotated[str, typer.Argument(help="File of weights, or name of published weights.")],
-    out: Annotated[Path, typer.Argument(help="The .safetensors file to write.")],
+    file: Annotated[
+        str, typer.Argument(help="File of weights, folder of a run, or name of published weights.")
+    ],
+    out: Annotated[
+        Path, typer.Argument(help="The file to write: .safetensors, or .pth as its publishers do.")
+    ],
     model: _Model = None,
     base: Annotated[
         str | None,
         typer.Option("--base", help="Weights of the plain model, for files of adapters alone."),
     ] = None,
+    fold: Annotated[
+        bool, typer.Option("--fold", help="Fold LoRA into the weights that it stands beside.")
+    ] = False,
+    only: Annotated[
+        str,
+        typer.Option(help="all, adapters (their weights alone), trainable (all that was learned)."),
+    ] = "all",
 ) -> None:
-    """Write weights of any known system as a file that holds all that is needed to use them."""
+    """Write weights of any known system as one file with all that is needed to use them.
+
+    A name that ends in .pth gets the layout of the system's publishers: SAMed's LoRA file, or SAM-Med2D's.
+    """
     from samaritan.checkpoints import convert as convert_weights
 
-    report = convert_weights(file, out, model=model, base=base)
+    if only not in ("all", "adapters", "trainable"):
+        raise typer.BadParameter(f"--only is all, adapters or trainable, not {only!r}")
+    report = convert_weights(file, out, model=model, base=base, fold=fold, only=only)  # type: ignore[arg-type]
     typer.echo(str(report))
     typer.echo(f"Wrote {out}")
 
