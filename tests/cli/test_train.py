@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -55,6 +56,11 @@ def test_pictures_become_a_model(capsys, tmp_path, pictures) -> None:
     done = samaritan(capsys, *args)
     assert done.code == 0, done.err
     assert "held-out Dice" in done.out
+    last = done.err.strip().splitlines()[-1]  # no terminal: lines in place of a bar
+    assert re.search(
+        r"^\d+/\d+, epoch 2, loss [\d.]+, Dice [\d.]+(, held out [\d.]+)?, [\d.]+ images/s, .* left$",
+        last,
+    ), done.err
     recipe = yaml.safe_load((run / "recipe.yaml").read_text())
     assert recipe["model"]["num_classes"] == 2
     assert json.loads((run / "data.json").read_text())["parts"] == {"None": 6}

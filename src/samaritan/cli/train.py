@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import math
+import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -162,7 +164,15 @@ def _environment() -> dict[str, Any]:
 
 @contextlib.contextmanager
 def _shown() -> Iterator[tuple[Callable[[int, int], None], Callable[[Seen], None]]]:
-    """Show how far reading and training are: loss, Dice, images per second, time left."""
+    """Show how far reading and training are: loss, Dice, images per second, time left.
+
+    A terminal gets a bar, and a log file, which cannot be written over, a line now and then.
+    """
+    from samaritan.cli.console import errors
+
+    if not errors.is_terminal:
+        yield lambda done, total: None, _Lines().report
+        return
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -172,8 +182,6 @@ def _shown() -> Iterator[tuple[Callable[[int, int], None], Callable[[Seen], None
         TimeRemainingColumn,
     )
 
-    from samaritan.cli.console import errors
-
     columns = (
         SpinnerColumn(),
         TextColumn("{task.description}"),
@@ -182,7 +190,7 @@ def _shown() -> Iterator[tuple[Callable[[int, int], None], Callable[[Seen], None
         TextColumn("{task.fields[told]}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=errors, transient=True) as progress:
+    with Progress(*columns, console=errors, transient=True, speed_estimate_period=3600) as progress:
         reading = progress.add_task("reading images", total=None, told="")
         training = progress.add_task("training", total=None, told="", visible=False)
 
@@ -202,12 +210,45 @@ def _shown() -> Iterator[tuple[Callable[[int, int], None], Callable[[Seen], None
         yield loaded, report
 
 
+class _Lines:
+    """A line for the first report and the last, for each new validation, and every half minute between."""
+
+    EVERY_S = 30.0
+
+    def __init__(self) -> None:
+        self.start: tuple[float, int] | None = None
+        self.last = -math.inf
+        self.held_out = "None"
+
+    def report(self, seen: Seen) -> None:
+        """Tell, or wait."""
+        from samaritan.cli.console import errors
+
+        now = time.monotonic()
+        if self.start is None:
+            self.start = (now, seen.iteration)
+        news = seen.iteration == seen.iterations or str(seen.held_out) != self.held_out
+        if not news and now - self.last < self.EVERY_S:
+            return
+        self.last, self.held_out = now, str(seen.held_out)
+        text = f"{seen.iteration}/{seen.iterations}, {_told(seen)}, {self._left(seen, now)}"
+        errors.print(text, highlight=False, soft_wrap=True)
+
+    def _left(self, seen: Seen, now: float) -> str:
+        assert self.start is not None
+        began, first = self.start
+        if seen.iteration == first:
+            return "time left unknown"
+        left = (now - began) / (seen.iteration - first) * (seen.iterations - seen.iteration)
+        return f"{timedelta(seconds=round(left))} left"
+
+
 def _told(seen: Seen) -> str:
     words = [f"epoch {seen.epoch + 1}"]
     if seen.loss is not None:
         words.append(f"loss {seen.loss:.4f}")
     if seen.dice is not None:
         words.append(f"Dice {seen.dice:.3f}")
-    if seen.held_out is not None:
+    if seen.held_out is not None and not math.isnan(seen.held_out):
         words.append(f"held out {seen.held_out:.3f}")
     return ", ".join([*words, f"{seen.per_second:.1f} images/s"])

@@ -34,6 +34,8 @@ def draw_curves(log: Path, picture: Path) -> None:
         _plot(
             dice, validation, name, f"held out: {name.replace('_', ' ')}", marker="o", markersize=3
         )
+    for name in sorted({n for line in validation for n in line if n.startswith("class_")}):
+        _plot(dice, validation, name, name.removeprefix("class_"), linewidth=0.8, linestyle="--")
     dice.set_ylim(0, 1)
     dice.set_ylabel("Dice")
     dice.legend(loc="lower right", fontsize="small")

@@ -191,12 +191,12 @@ class Trainer:
     def _end_epoch(self) -> None:
         """Validate if it is time, and keep everything."""
         progress, run = self.progress, self.recipe.run
+        self._write_log()  # while it is still this epoch
         finished = progress.within >= self.per_epoch
         if finished:
             progress.epoch += 1
             progress.within = 0
         over = progress.epoch >= run.epochs or self._stopped()
-        self._write_log()
         self._check_weights()
         if over or (finished and progress.epoch % self.recipe.validation.every == 0):
             self._validate()
