@@ -23,6 +23,7 @@ from samaritan.models.config import (
     NEUROSAM3D_HIERA_QUIRKS,
     NEUROSAM3D_QUIRKS,
     SAMMED3D_QUIRKS,
+    Quirks,
 )
 
 from .conftest import randomise
@@ -188,6 +189,7 @@ def test_the_backbone_of_3dino_has_343_tensors():
 def test_a_teacher_fills_the_image_encoder_and_nothing_else(prefix, chunks, tmp_path):
     model = randomise(create_model("neurosam3d_dinov2_tiny"), 1)
     other = randomise(create_model("neurosam3d_dinov2_tiny"), 2)
+    other.set_quirks(Quirks(mask_corner=True))
     before = {k: v.clone() for k, v in other.state_dict().items()}
     weights = teacher(model, chunks=chunks, prefix=prefix)
     heads = {f"{prefix.replace('backbone.', '')}dino_head.mlp.0.weight": torch.zeros(3, 3)}
@@ -195,6 +197,7 @@ def test_a_teacher_fills_the_image_encoder_and_nothing_else(prefix, chunks, tmp_
     report = load_weights(other, tmp_path / "teacher.pth")
     assert report.source == "dino"
     assert report.licence == "CC-BY-NC-ND-4.0"
+    assert report.quirks == ("mask_corner", "position_scale")
     assert report.unexpected == ("image_encoder.dino_head.mlp.0.weight",)
     assert any("not for commercial use" in note for note in report.notes)
     assert any("image encoder alone" in note for note in report.notes)

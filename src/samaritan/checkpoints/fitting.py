@@ -21,6 +21,7 @@ from samaritan.checkpoints.comparing import (
     shapes_of,
 )
 from samaritan.checkpoints.inflating import inflate as inflate_weights
+from samaritan.checkpoints.parts import check_backbone, other_parts, quirks_of
 from samaritan.checkpoints.sources import Source
 from samaritan.checkpoints.systems import table_grid
 from samaritan.checkpoints.volumes import HEADS
@@ -79,16 +80,16 @@ def fit(
     state = _our_names(source, wanted)
     if inflate:
         return _inflated(source, state, wanted, model.config)
-    _check_backbone(source, model.config)
+    check_backbone(source, model.config)
     kept = _kept(source, state, wanted)
-    fresh = _new_adapters(state, wanted) | _other_parts(source, state, wanted)
+    fresh = _new_adapters(state, wanted) | other_parts(source, state, wanted)
     notes = list(_adapter_notes(kept, fresh))
     policy = init_extra_classes or _class_policy(source, state, wanted, model.config)
     if policy is not None and TOKENS in state:
         refitted = refit_classes(state, wanted, policy)
         state, fresh = refitted.state, fresh | refitted.renewed
         notes.append(refitted.note)
-    quirks = source.header.config.quirks if source.header else source.system.quirks
+    quirks = quirks_of(source, model.config)
     resized: list[str] = []
     if resize_positions:
         state, resized = _resize(state, model.config, quirks)
@@ -158,33 +159,6 @@ def _new_adapters(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> 
     """Adapters of the model that the weights know nothing of, by the adapters' names."""
     known = {_adapter_name(key) for key in state}
     return frozenset(k for k in wanted if is_adapter(k) and _adapter_name(k) not in known)
-
-
-def _other_parts(
-    source: Source, state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]
-) -> frozenset[str]:
-    """Parts of the model that weights of an image encoder alone are silent about."""
-    if not source.system.only:
-        return frozenset()
-    inside = (f"{source.system.only}.neck.", f"{source.system.only}.mask_token")
-    own = {k for k in wanted if k.startswith(f"{source.system.only}.") and not k.startswith(inside)}
-    return frozenset(k for k in wanted if k not in state and k not in own)
-
-
-def _check_backbone(source: Source, config: SamConfig) -> None:
-    needed = source.system.backbone
-    if needed and needed != config.backbone:
-        raise CheckpointError(
-            f"{source.where} holds {source.system.title}, whose image encoder is of backbone {needed!r}; "
-            f"that of {config.name!r} is {config.backbone!r}. Use a model such as {_EXAMPLES[needed]!r}"
-        )
-
-
-_EXAMPLES = {
-    "vit": "neurosam3d_vit_l",
-    "dinov2": "neurosam3d_dinov2",
-    "hiera": "neurosam3d_hiera",
-}
 
 
 def _adapter_name(key: str) -> str:
