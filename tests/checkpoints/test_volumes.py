@@ -213,7 +213,9 @@ def test_a_teacher_must_be_whole():
     weights.pop("backbone.blocks.1.1.norm2.weight")
     with pytest.raises(CheckpointError, match=r"1 missing[^:]*:\s+image_encoder\.blocks\.1\.norm2"):
         load_weights(model, {"teacher": weights})
-    with pytest.raises(CheckpointError, match="a DINO backbone, whose image encoder"):
+    with pytest.raises(
+        CheckpointError, match=r"a DINO backbone \(an image encoder alone\), whose image encoder"
+    ):
         load_weights(create_model("sam3d_tiny"), {"teacher": weights})
 
 
@@ -232,13 +234,13 @@ def test_positions_of_a_teacher_are_stretched_to_the_grid():
             torch.testing.assert_close(ours, theirs)
 
 
-def test_a_teacher_tells_its_model(tmp_path):
+def test_a_teacher_tells_its_model_but_cannot_segment(tmp_path):
     torch.save({"teacher": teacher(create_model("neurosam3d_dinov2_tiny"))}, tmp_path / "t.pth")
-    model, header = load_model(tmp_path / "t.pth")
-    assert model.config.name == "neurosam3d_dinov2_tiny"
-    assert header.licence == "CC-BY-NC-ND-4.0"
-    assert not any(tensor.is_meta for tensor in model.state_dict().values())
-    assert inspect(tmp_path / "t.pth").ok
+    found = inspect(tmp_path / "t.pth")
+    assert found.ok
+    assert (found.model, found.licence) == ("neurosam3d_dinov2_tiny", "CC-BY-NC-ND-4.0")
+    with pytest.raises(CheckpointError, match="no mask decoder, so nothing can be segmented"):
+        load_model(tmp_path / "t.pth")
 
 
 # -- M-SAM -----------------------------------------------------------------------------------------

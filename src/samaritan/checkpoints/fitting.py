@@ -282,7 +282,7 @@ def _compare(
 
 
 def _source_notes(source: Source, result: Comparison, quirks: Quirks | None) -> Iterable[str]:
-    if any(key in CORNERS for key in result.fresh):
+    if any(key in CORNERS for key in result.fresh) and not source.system.only:
         yield (
             "the weights know no boxes: the embeddings of box corners keep their random values, so use "
             "points and masks only, or train them"

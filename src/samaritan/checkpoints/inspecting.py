@@ -107,7 +107,9 @@ def inspect(path_or_name: str | Path, *, model: str | None = None) -> Inspection
         quirks=_quirks(source),
         ignored=source.layout.ignored,
         sha256=sha256,
-        licence=source.header.licence if source.header else licence_of(source.file, sha256),
+        licence=source.header.licence
+        if source.header
+        else licence_of(source.file, sha256) or source.system.licence,
         header=source.header,
         problems=tuple(_problems(source, blueprint, model, bad)),
         needs_base=part,

@@ -109,7 +109,8 @@ def load_model(
         found out about them, with the `preprocess` of SAMed and SAM-Med2D, and else none.
 
     Raises:
-        CheckpointError: if the file does not tell what model it belongs to, or needs a `base`.
+        CheckpointError: if the file does not tell what model it belongs to, needs a `base`, or holds an
+            image encoder alone.
     """
     source = find_source(path_or_name, download=download)
     model, header, _ = _load_model(
@@ -142,6 +143,11 @@ def _load_model(
 
 def _check_needs(source: Source, base: str | Path | None, adapters: bool) -> None:
     """Whether a base is given where one is needed, and only there."""
+    if source.system.only:
+        raise CheckpointError(
+            f"{source.where} holds {source.system.title}: no prompt encoder and no mask decoder, so nothing can "
+            f"be segmented with it. Start training from it: create_model('neurosam3d_dinov2') and load_weights"
+        )
     part = source.system.needs_base or (source.header is not None and source.header.holds != "all")
     if part and base is None:
         title = f"a {source.system.title}" if source.header is None else "a part of a model"

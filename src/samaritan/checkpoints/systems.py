@@ -121,7 +121,7 @@ FOREIGN = (
     ),
     System(
         "dino",
-        "a DINO backbone",
+        "a DINO backbone (an image encoder alone)",
         (r"^(backbone\.)?cls_token$", r"^backbone\."),
         Quirks(position_scale=True),
         only="image_encoder",
