@@ -27,7 +27,7 @@ SMALLEST = 24
 CLOSER = 0.5
 """Side of each look over that of the one before."""
 
-FARTHER = 0.03
+FARTHER = 0.01
 """So much is an answer believed more than one in a window half as wide: objects come before parts."""
 
 LEAVING = 0.2
@@ -85,9 +85,10 @@ def answered(
     if frame.logits is None and base is None and frame.box is None:
         key, frame = plane.search(frame)
     else:
-        window, frame = plane.moved(key, frame, base)
-        frame = answer(image, window, frame, mask_only=mask_only)
-        key = window
+        fresh = frame.logits is None and base is None
+        key, frame = plane.moved(key, frame, base)
+        for _ in range(2 if fresh else 1):  # a box's first answer is looked over once
+            frame = answer(image, key, frame, mask_only=mask_only)
     return plane.grown(key, frame, mask_only=mask_only)
 
 
