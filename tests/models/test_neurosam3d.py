@@ -242,6 +242,28 @@ def test_3d_dinov2_of_depth_one_equals_the_2d_one(build, no_grad):
     torch.testing.assert_close(deep.image_encoder(image)[:, :, 0], expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", TINY)
+def test_bfloat16_autocast_is_near_the_exact_masks(build, name, no_grad):
+    model = build(name)
+    image, prompts = image_for(model), every_prompt(model)
+    exact = model(image, **prompts).low_res_logits
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = model(image, **prompts).low_res_logits
+    assert (rounded.float() - exact).std() < 0.1 * exact.std()
+
+
+@pytest.mark.parametrize("backbone", ["dinov2", "hiera"])
+def test_further_encoders_work_in_2d(backbone, no_grad):
+    config = replace(
+        get_config(f"neurosam3d_{backbone}_tiny"), ndim=2, image_size=(32, 48), patch_size=(8, 8)
+    )
+    model = create_model(config)
+    images = torch.randn(2, 1, 32, 48)
+    assert model.image_encoder(images).shape == (2, 48, 4, 6)
+    one = model.image_encoder(images[1:])
+    torch.testing.assert_close(model.image_encoder(images)[1:], one, rtol=1e-4, atol=1e-5)
+
+
 UNUSED = {
     "neurosam3d_tiny": (),
     "neurosam3d_dinov2_tiny": ("image_encoder.mask_token",),  # of self-supervised training

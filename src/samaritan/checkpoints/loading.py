@@ -145,8 +145,9 @@ def _check_needs(source: Source, base: str | Path | None, adapters: bool) -> Non
     """Whether a base is given where one is needed, and only there."""
     if source.system.only:
         raise CheckpointError(
-            f"{source.where} holds {source.system.title}: no prompt encoder and no mask decoder, so nothing can "
-            f"be segmented with it. Start training from it: create_model('neurosam3d_dinov2') and load_weights"
+            f"{source.where} holds {source.system.title}: no prompt encoder and no mask decoder, so nothing "
+            f"can be segmented with it. Start training from it: create_model('neurosam3d_dinov2'), then "
+            f"load_weights"
         )
     part = source.system.needs_base or (source.header is not None and source.header.holds != "all")
     if part and base is None:
