@@ -238,15 +238,15 @@ def best_of(n: int, code: str) -> float:
 
 
 def test_importing_the_package_is_quick() -> None:
-    code = "import time; start = time.perf_counter(); import samaritan; print(time.perf_counter() - start)"
+    code = "import time; start = time.process_time(); import samaritan; print(time.process_time() - start)"
     assert best_of(5, code) < 0.3
 
 
 def test_help_is_quick() -> None:
     code = (
-        "import subprocess, sys, time; start = time.perf_counter();"
+        "import os, subprocess, sys;"  # time of the processor: what else runs on the machine is no matter
         "subprocess.run([sys.executable, '-m', 'samaritan', '--help'], capture_output=True, check=True);"
-        "print(time.perf_counter() - start)"
+        "times = os.times(); print(times.children_user + times.children_system)"
     )
     assert best_of(8, code) < 0.5
 
