@@ -13,6 +13,7 @@ from samaritan.adapt import (
     eject,
     freeze,
     insert,
+    load_adapter_state,
     merge,
 )
 from samaritan.assembly import create_model
@@ -91,6 +92,27 @@ def test_its_attention_has_the_quirks_of_the_model():
         scrambled = joined(model)[2]
         model.set_quirks(Quirks())
         assert (joined(model)[2] - scrambled).abs().max() > 1e-2
+
+
+def test_without_quirks_swapping_axes_swaps_what_it_gives():
+    order = (2, 0, 1)
+    model = create_model("msam_tiny", image_size=(16, 32, 24))
+    other = create_model("msam_tiny", image_size=(24, 16, 32))
+    state = {k: torch.randn_like(v) * 0.3 for k, v in adapter_state(model).items()}
+    turned = {}
+    for key, value in state.items():
+        if ".rel_pos_" in key:
+            value = state[key[:-1] + "dhw"[order["dhw".index(key[-1])]]]
+        elif value.ndim == 5:
+            value = value.permute(0, 1, *(2 + i for i in order))
+        turned[key] = value
+    load_adapter_state(model, state)
+    load_adapter_state(other, turned)
+    with torch.no_grad():
+        image, dense, expected = joined(model)
+        spatial = [0, 1, *(2 + i for i in order)]
+        ours = other.mask_decoder.fuse(image.permute(spatial), dense.permute(spatial))
+    torch.testing.assert_close(ours, expected.permute(spatial), rtol=1e-3, atol=1e-4)
 
 
 def test_resizing_a_model_resizes_its_tables():

@@ -12,7 +12,13 @@ import torch
 
 from samaritan.adapt import adapters_of, describe
 from samaritan.assembly import create_model
-from samaritan.checkpoints import inspect, load_model, load_weights, save_weights
+from samaritan.checkpoints import (
+    inspect,
+    load_model,
+    load_weights,
+    save_official,
+    save_weights,
+)
 from samaritan.checkpoints.adapted import guess_blueprint
 from samaritan.checkpoints.systems import guess_config, recognise
 from samaritan.checkpoints.volumes import our_names
@@ -124,6 +130,7 @@ def test_the_size_of_the_input_is_told_from_the_weights():
 
 FINE = {"image_size": (64, 64, 64), "patch_size": (16, 16, 16), "mask_steps": 4}
 DINO_FINE = replace(get_config("neurosam3d_dinov2_tiny"), **FINE)
+VIT_FINE = replace(get_config("neurosam3d_tiny"), **FINE)
 HIERA_FINE = replace(
     get_config("neurosam3d_hiera_tiny"), stages=(1, 1, 1, 1), stage_windows=(4, 6, 2, 3), **FINE
 )
@@ -330,3 +337,40 @@ def test_these_models_survive_our_own_files(name, same, tmp_path):
     assert same(again.state_dict(), model.state_dict())
     resized, _ = load_model(path, image_size=32)
     assert resized.config.image_size == (32, 32, 32)
+
+
+# -- the way back ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("config", "theirs"),
+    [(DINO_FINE, partial(dino_names, depth=2)), (HIERA_FINE, hiera_names), (VIT_FINE, dict)],
+)
+def test_neurosam3d_is_written_as_its_program_does(config, theirs, same, tmp_path):
+    model = randomise(create_model(config), 1)
+    path = save_official(model, tmp_path / "last.ckpt")
+    content = torch.load(path, weights_only=True)
+    assert list(content) == ["state_dict"]
+    assert list(content["state_dict"]) == [f"model.{key}" for key in theirs(model.state_dict())]
+    other = create_model(config)
+    load_weights(other, path)
+    assert same(other.state_dict(), model.state_dict())
+
+
+def test_msam_is_written_as_its_program_does(same, tmp_path):
+    model = randomise(create_model("msam_tiny", blocks=2), 1)
+    path = save_official(model, tmp_path / "sam_model_latest.pth")
+    content = torch.load(path, weights_only=True)
+    assert list(content["model_state_dict"]) == list(msam_names(model.state_dict()))
+    again, _ = load_model(path)
+    assert same(again.state_dict(), model.state_dict())
+
+
+def test_what_no_program_reads_is_not_written(tmp_path):
+    for name, options in (
+        ("neurosam3d_dinov2_tiny", {}),
+        ("neurosam3d_hiera_tiny", {"method": "lora"}),
+    ):
+        with pytest.raises(CheckpointError, match="cannot be written in the layout of any system"):
+            save_official(create_model(name, **options), tmp_path / "x.pth")
+    assert list(tmp_path.iterdir()) == []

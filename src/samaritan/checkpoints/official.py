@@ -12,13 +12,19 @@ from samaritan.adapt.inject import adapters_of
 from samaritan.adapt.lora import Lora
 from samaritan.checkpoints.adapted import TABLES
 from samaritan.checkpoints.saving import write_torch
+from samaritan.checkpoints.volumes import their_names
 from samaritan.errors import CheckpointError
 from samaritan.io.files import replacing
 from samaritan.models.sam import Sam
 
-Layout = Literal["sam", "samed", "samed_s", "sam_med2d"]
+Layout = Literal["sam", "samed", "samed_s", "sam_med2d", "neurosam3d", "m_sam"]
 
 _SYSTEMS = {"samed": "samed-lora", "samed_s": "samed-s-lora", "sam_med2d": "sam-med2d"}
+_NEUROSAM3D = {
+    "vit": "neurosam3d",
+    "dinov2": "neurosam3d-dinov2",
+    "hiera": "neurosam3d-hiera",
+}
 
 
 def save_official(
@@ -31,7 +37,8 @@ def save_official(
     """Write weights as the published program of a system reads them, with torch.save.
 
     "sam" is a bare state dict; "samed" and "samed_s" are LoRA files, which go with the weights of a plain
-    SAM; "sam_med2d" is ``{"model": ..., "optimizer": ...}``. The file appears when it is complete.
+    SAM; "sam_med2d" is ``{"model": ..., "optimizer": ...}``; "neurosam3d" is a file of Lightning, and "m_sam"
+    ``{"model_state_dict": ...}``. The file appears when it is complete.
 
     Args:
         model: plain, or adapted as that system does.
@@ -58,7 +65,11 @@ def save_official(
     content: Any = state
     if chosen == "sam_med2d":
         content = {"model": state, "optimizer": dict(optimizer or {})}
-    elif optimizer is not None:
+    elif chosen == "m_sam":
+        content = {"model_state_dict": state}
+    elif chosen == "neurosam3d":
+        content = {"state_dict": {f"model.{key}": value for key, value in state.items()}}
+    if optimizer is not None and chosen != "sam_med2d":
         raise CheckpointError(f"the layout {chosen!r} has no place for an optimizer")
     path = Path(path).expanduser()
     with replacing(path) as (temporary,):
@@ -77,20 +88,34 @@ def official_state(model: Sam, layout: Layout) -> dict[str, Tensor]:
                     state[own] = state[own] * placed.adapter.scale
     if layout == "sam":
         return state
+    if layout in ("neurosam3d", "m_sam"):
+        system = "m-sam" if layout == "m_sam" else _NEUROSAM3D[model.config.backbone]
+        names = their_names(system, state, depth=model.config.depth)
+        return {names[key]: value.clone() for key, value in state.items()}
     table = TABLES[_SYSTEMS[layout]](state)
     return {official: state[ours].clone() for official, ours in table.items()}
 
 
-def _layout_of(model: nn.Module) -> Layout | None:
+def _layout_of(model: Sam) -> Layout | None:
     """The system that adapts its models like this one."""
     placed = adapters_of(model)
+    fine = model.config.mask_steps == 4 and model.config.backbone in _NEUROSAM3D
     if not placed:
-        return "sam"
+        if fine:
+            return "neurosam3d"
+        return "sam" if model.config.backbone in ("vit", "unet") else None
+    if fine or model.config.backbone != "vit":
+        return None
     kinds = {(p.name, p.adapter.kind) for p in placed}
     targets = {p.target for p in placed}
     fused = {t for t in targets if t.endswith("attn.qkv")}
     if kinds == {("bottleneck", "bottleneck")} and all(t.endswith(".mlp") for t in targets):
         return "sam_med2d"
+    if kinds == {("lora", "lora"), ("mask_enhanced", "mask_enhanced")}:
+        parts = [p.adapter.options["parts"] for p in placed if p.name == "lora"]
+        return (
+            "m_sam" if targets - fused == {"mask_decoder.fuse"} and set(parts) == {"qv"} else None
+        )
     if kinds != {("lora", "lora")} or not fused:
         return None
     if any(p.adapter.options["parts"] != ("qv" if p.target in fused else "") for p in placed):

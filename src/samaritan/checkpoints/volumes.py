@@ -6,7 +6,7 @@ Rules on single names, which need no model: they hold for every depth, with or w
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 from samaritan.errors import CheckpointError
@@ -80,6 +80,67 @@ def our_names(system: str, state: Mapping[str, _T]) -> dict[str, _T]:
             raise CheckpointError(f"it holds {new!r} under two names, the second of them {key!r}")
         renamed[new] = value
     return renamed
+
+
+def their_names(system: str, keys: Iterable[str], *, depth: int, chunks: int = 4) -> dict[str, str]:
+    """Our names -> theirs, as the published programs keep them: the way back from `our_names`.
+
+    Args:
+        system: one of `SYSTEMS`, but for "dino".
+        keys: names of a model.
+        depth: its blocks.
+        chunks: of DINOv2's blocks.
+    """
+    if system == "m-sam":
+        return {key: _msam_name(key) for key in keys}
+    names = {}
+    for key in keys:
+        new = _renamed(key, _BACK.get(system, ()))
+        if system == "neurosam3d-dinov2":
+            new = re.sub(
+                r"\.blocks\.(\d+)\.",
+                lambda m: f".blocks.{int(m[1]) * chunks // depth}.{m[1]}.",
+                new,
+            )
+        names[key] = new
+    return names
+
+
+def _msam_name(key: str) -> str:
+    if key.startswith(_MEA):
+        return _renamed(key, _MEA_BACK)
+    return f"lora_sam.sam.{_renamed(key, _LORA_BACK)}"
+
+
+_BACK: Mapping[str, _Rules] = {
+    "neurosam3d-dinov2": (
+        (r"^(image_encoder\.blocks\.\d+\.mlp)\.lin([12])\.", r"\1.fc\2."),
+        (r"^image_encoder\.(?!neck\.)", "image_encoder.model."),
+    ),
+    "neurosam3d-hiera": (
+        (r"^image_encoder\.neck\.(\d+)\.", r"image_encoder.neck.convs.\1.conv."),
+        (r"^(image_encoder\.blocks\.\d+\.mlp)\.lin1\.", r"\1.layers.0."),
+        (r"^(image_encoder\.blocks\.\d+\.mlp)\.lin2\.", r"\1.layers.1."),
+        (r"^image_encoder\.(?!neck\.)", "image_encoder.trunk."),
+    ),
+}
+_LORA_BACK: _Rules = (
+    (r"\.attn\.qkv\.(weight|bias)$", r".attn.qkv.qkv.\1"),
+    (r"\.attn\.qkv\.adapters\.lora\.([ab]_[qv])$", r".attn.qkv.linear_\1.weight"),
+)
+_MEA_BACK: _Rules = (
+    (rf"^{re.escape(_MEA)}\.", "bidatt."),
+    (r"\.attend\.attn\.", ".attend."),
+    (r"^bidatt\.blocks\.(\d+)\.image\.mlp\.", r"bidatt.bidirectional_attentions.\1.mlp1."),
+    (r"^bidatt\.blocks\.(\d+)\.prompt\.mlp\.", r"bidatt.bidirectional_attentions.\1.mlp2."),
+    (r"^bidatt\.blocks\.(\d+)\.(\w+)\.attend\.", r"bidatt.blocks.\1.\2.multiheadattn."),
+    (r"^bidatt\.blocks\.(\d+)\.(\w+)\.", r"bidatt.bidirectional_attentions.\1.\2_"),
+    (r"^bidatt\.attend\.", "bidatt.multi_head_self_attention."),
+    (r"^bidatt\.norm\.", "bidatt.add_norm."),
+    (r"^bidatt\.norm_mask\.", "bidatt.add_norm2."),
+    (r"^bidatt\.norm_image\.", "bidatt.add_norm3."),
+    (r"^bidatt\.unused_norm\.", "bidatt.add_norm4."),
+)
 
 
 def _renamed(key: str, rules: _Rules) -> str:
