@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -197,6 +198,17 @@ def test_a_run_leaves_the_file_that_its_publishers_write(tmp_path):
     wanted = torch.load(tmp_path / "wanted.pth", weights_only=True)
     assert "w_a_000" in written
     assert all(torch.equal(value, written[key]) for key, value in wanted.items())
+
+
+def test_adapters_of_a_file_are_listed(tmp_path):
+    model = samaritan.create_model("samed_tiny", num_classes=2)
+    extra = {"labels": {"1": "liver"}, "recipe": "name: samed\nrun:\n  epochs: 3\n"}
+    samaritan.save_weights(model, tmp_path / "m.safetensors", only="adapters", extra=extra)
+    text = run("check", tmp_path / "m.safetensors").stdout
+    assert re.search(r"^holds +adapters alone$", text, re.MULTILINE)
+    assert re.search(r"^adapters +lora beside 2 modules .*'rank': 4", text, re.MULTILINE)
+    assert "labels  {'1': 'liver'}" in text
+    assert "\nrecipe\n  name: samed\n  run:\n    epochs: 3\n" in text
 
 
 def test_adapters_are_written_alone_or_folded_away(tmp_path):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from samaritan.adapt.methods import Insertion
     from samaritan.checkpoints import Inspection, Published
     from samaritan.checkpoints.downloading import Progress
 
@@ -158,13 +160,17 @@ def _architecture(model: str) -> dict[str, Any]:
     placed = describe(net)
     if placed:
         learns = sum(p.numel() for p in net.parameters() if p.requires_grad)
-        adapters = [f"{p.name} beside {len(p.targets)} modules {dict(p.options)}" for p in placed]
-        config = {"trainable": learns, "adapters": "; ".join(adapters), **config}
+        config = {"trainable": learns, "adapters": _adapters(placed), **config}
     return {"parameters": parameters, **config}
 
 
+def _adapters(placed: Iterable[Insertion]) -> str:
+    """Say which adapters stand beside how many modules."""
+    return "; ".join(f"{p.name} beside {len(p.targets)} modules {dict(p.options)}" for p in placed)
+
+
 def _print_inspection(found: Inspection) -> None:
-    config = None if found.header is None else found.header.config
+    header = found.header
     size = " x ".join(str(n) for n in found.image_size or ())
     _print_table(
         {
@@ -181,10 +187,15 @@ def _print_inspection(found: Inspection) -> None:
             "not weights": ", ".join(found.ignored[:8]),
         }
     )
-    if config is not None and found.header is not None:
-        header = found.header
-        text = {"preprocess": header.preprocess, **header.provenance, **header.extra}
-        _print_table({key: value for key, value in text.items() if value})
+    if header is not None:
+        part = {"all": None, "adapters": "adapters alone", "trainable": "what was trained alone"}
+        own = {"holds": part[header.holds], "adapters": _adapters(header.adapters)}
+        _print_table({**own, "preprocess": header.preprocess, **header.provenance})
+        for key, value in header.extra.items():
+            if isinstance(value, str) and "\n" in value:
+                typer.echo(f"\n{key}\n{textwrap.indent(value.rstrip(), '  ')}")
+            else:
+                _print_table({key: value})
     for problem in found.problems:
         typer.echo(f"\nproblem: {problem}")
     if found.ok:
