@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -97,6 +98,14 @@ def test_a_folder_that_cannot_be_made_leaves_nothing(tmp_path) -> None:
     with pytest.raises(FileError, match="cannot be made"):
         RunFolder(tmp_path / "file/run").create(multiclass(), {}, {})
     assert [p.name for p in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_images_are_read(
+    tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda path, mode: path != tmp_path)
+    with pytest.raises(FileError, match=f"{tmp_path} cannot be written. Choose another --output"):
+        RunFolder(tmp_path / "some/run").check_free()
 
 
 def test_a_failure_while_the_folder_is_made_leaves_nothing(tmp_path, monkeypatch) -> None:

@@ -35,7 +35,7 @@ def problems_told(problems: Any) -> str:
     more = f"\n  and {len(lines) - 20} more, see the report" if len(lines) > 20 else ""
     n = len(lines)
     return (
-        f"{n} {'cases' if n > 1 else 'case'} could not be measured, and count in no number:\n"
+        f"{n} {'cases' if n > 1 else 'case'} could not be measured, left out of every number:\n"
         + "\n".join(lines[:20])
         + more
     )

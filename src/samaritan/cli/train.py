@@ -96,6 +96,12 @@ def train(
         raise ConfigError(
             "no data: give --data with a manifest or a data set; see `samaritan prepare`"
         )
+    if chosen.model.init is not None and not resume:
+        from samaritan.checkpoints import locate
+
+        locate(
+            chosen.model.init
+        )  # images are decoded first, which takes too long for a typing error
     folder = output or Path("runs") / chosen.name
     result = _run(chosen, _manifest(data), folder, resume=resume, device=device, workers=workers)
     if as_json:

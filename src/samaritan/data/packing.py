@@ -117,7 +117,8 @@ def _made(
         try:
             return make_example(manifest, case, chain, objects)
         except SamaritanError as error:
-            raise type(error)(f"case {case.id!r}: {error}") from error
+            hint = "`samaritan prepare check` tells every problem of every case at once"
+            raise type(error)(f"case {case.id!r}: {error} ({hint})") from error
 
     with ThreadPoolExecutor(max(workers, 1)) as pool:
         for start in range(0, len(manifest), 256):  # so that results never pile up

@@ -127,7 +127,7 @@ def _alerts(report: Report) -> str:
         lines = (f"<b>{escape(case)}</b>: {escape(why)}" for case, why in report.problems.items())
         n = len(report.problems)
         told += _alert(
-            f"{n} {'cases' if n > 1 else 'case'} could not be measured, and count in no number",
+            f"{n} {'cases' if n > 1 else 'case'} could not be measured, left out of every number",
             lines,
         )
     if report.notes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -38,10 +39,10 @@ class RunFolder:
         self.frozen = path / "frozen.safetensors"
 
     def check_free(self) -> None:
-        """See that nothing is there that a new run would overwrite.
+        """See, before anything slow, that the folder can be made and nothing in it is overwritten.
 
         Raises:
-            FileError: if something is.
+            FileError: if it cannot, or something is there.
         """
         if self.recipe.exists():
             raise FileError(
@@ -51,6 +52,10 @@ class RunFolder:
             raise FileError(
                 f"{self.path} exists and is not an empty folder. Choose another --output"
             )
+        above = next(p for p in self.path.absolute().parents if p.exists())
+        if not (above.is_dir() and os.access(above, os.W_OK)):
+            why = "cannot be written" if above.is_dir() else "is a file"
+            raise FileError(f"{self.path} cannot be made: {above} {why}. Choose another --output")
 
     def check_there(self) -> None:
         """See that there is a run to go on with.
