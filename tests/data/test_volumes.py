@@ -210,6 +210,7 @@ def test_augmentation_moves_image_and_mask_together() -> None:
     assert all(np.array_equal(a > 0.5, b) and a.shape == (6, 6, 8) for a, b in turned)
     assert len({b.tobytes() for _, b in turned}) > 7
     bright = VolumeAugment(0, 0, 1.0)
+    image = image + rng.random(image.shape, np.float32)
     for _ in range(20):
         changed, same_mask = bright(image, mask, rng)
         assert np.isfinite(changed).all()

@@ -7,10 +7,12 @@ import difflib
 from samaritan.errors import ConfigError
 from samaritan.recipes.schema import Recipe
 from samaritan.recipes.sections import (
+    Clicks,
     Data,
     Loss,
     Model,
     Optim,
+    ParameterGroup,
     Prompts,
     Run,
     Schedule,
@@ -148,9 +150,55 @@ SAMARITAN_2D = Recipe(
 )
 """The compact model that ships, its last stage: see scripts/train_samaritan_2d for those before."""
 
+SAM_MED3D = Recipe(
+    name="sam_med3d",
+    task="iterated",
+    model=Model(name="sammed3d_vit_b_ori"),
+    data=Data(batch_size=12, min_size=1000, augment="geometry", chain="sam_med3d", crop="object"),
+    clicks=Clicks(),
+    loss=Loss(cross_entropy=1, dice=1, focal=0, iou=0),
+    optim=Optim(
+        name="adamw",
+        lr=8e-4,
+        weight_decay=0.1,
+        groups=(
+            ParameterGroup(match="prompt_encoder.**", lr=0.1),
+            ParameterGroup(match="mask_decoder.**", lr=0.1),
+        ),
+    ),
+    schedule=Schedule(kind="multistep", milestones=(120, 180), gamma=0.1),
+    run=Run(epochs=200, seed=2023, accumulate=20),
+    validation=Validation(every=5, clicks=10),
+)
+"""SAM-Med3D (uni-medical/SAM-Med3D, train.py): eleven answers to a crop, whose losses are one sum."""
+
+TOY_3D = Recipe(
+    name="toy_3d",
+    task="iterated",
+    model=Model(name="sam3d_tiny", method="all"),
+    data=Data(batch_size=4, min_size=30, augment="geometry", chain="sam_med3d", crop="mixed"),
+    clicks=Clicks(count=(3, 3), mask_only="none"),
+    loss=Loss(cross_entropy=1, dice=1, focal=0, iou=0),
+    optim=Optim(name="adamw", lr=3e-3, weight_decay=0.01),
+    schedule=Schedule(kind="cosine", warmup=10),
+    run=Run(epochs=30, clip_norm=1.0, log_every=5),
+    validation=Validation(every=5, clicks=5),
+)
+"""A tiny 3D model from random weights, to see the whole way on a laptop."""
+
 _RECIPES = {
     recipe.name: recipe
-    for recipe in (SAMED, SAMED_S, SAM_MED2D, FT_SAM, SAMED_SMALL, SAMARITAN_2D, TOY_2D)
+    for recipe in (
+        SAMED,
+        SAMED_S,
+        SAM_MED2D,
+        FT_SAM,
+        SAMED_SMALL,
+        SAMARITAN_2D,
+        TOY_2D,
+        SAM_MED3D,
+        TOY_3D,
+    )
 }
 
 

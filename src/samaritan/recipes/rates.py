@@ -36,4 +36,6 @@ def rate(schedule: Schedule, iteration: int, *, per_epoch: int, epochs: int) -> 
     if schedule.kind == "multistep":
         passed = sum(at >= epoch * per_epoch for epoch in schedule.milestones)
         return float(schedule.gamma**passed)
+    if schedule.kind == "step" and schedule.every:
+        return float(schedule.gamma ** (since // schedule.every))
     return 1.0

@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import model_validator
 
 from samaritan.recipes.sections import (
+    Clicks,
     Compat,
     Data,
     Loss,
@@ -20,15 +21,21 @@ from samaritan.recipes.sections import (
     Validation,
 )
 
-Task = Literal["multiclass", "interactive"]
+Task = Literal["multiclass", "interactive", "iterated"]
 
-_ONLY_INTERACTIVE = (
-    "frozen_point_embeddings",
-    "prompts_without_gradient",
-    "batch_losses",
-    "exclusive_box_corners",
-)
-_ONLY_MULTICLASS = ("corner_aligned_labels", "nearest_rotation", "cubic_zoom")
+_COMPAT: dict[Task, tuple[str, ...]] = {
+    "interactive": (
+        "frozen_point_embeddings",
+        "prompts_without_gradient",
+        "batch_losses",
+        "exclusive_box_corners",
+    ),
+    "multiclass": ("corner_aligned_labels", "nearest_rotation", "cubic_zoom"),
+    "iterated": ("pooled_statistics", "half_logit_errors"),
+}
+"""Switches that mean something in one task only."""
+
+_VOLUME_CHAINS = ("sam_med3d", "neurosam3d")
 
 
 class Recipe(Section):
@@ -37,10 +44,12 @@ class Recipe(Section):
     name: str = "mine"
     """What it is called; a published recipe's name makes that the base of a file."""
     task: Task = "interactive"
-    """Label the whole image without prompts, or answer prompts about one object."""
+    """Label the whole image without prompts, answer prompts about one object of a picture, or answer clicks
+    that follow one another on one object of a volume."""
     model: Model = Model()
     data: Data = Data()
     prompts: Prompts = Prompts()
+    clicks: Clicks = Clicks()
     loss: Loss = Loss()
     optim: Optim = Optim()
     schedule: Schedule = Schedule()
@@ -57,7 +66,7 @@ class Recipe(Section):
 
     def _problems(self) -> Iterator[str]:
         interactive = self.task == "interactive"
-        if interactive and self.model.num_classes is not None:
+        if self.task != "multiclass" and self.model.num_classes is not None:
             yield "model.num_classes is for task multiclass: an interactive model has no classes"
         if interactive and self.loss.cross_entropy and self.prompts.each == "batch":
             yield "loss.cross_entropy is for task multiclass or prompts.each object: set it to 0"
@@ -65,16 +74,35 @@ class Recipe(Section):
             yield "loss.focal is for prompts.each batch: set it to 0 and loss.cross_entropy to 1"
         if (self.data.chain == "focus") != (interactive and self.prompts.each == "object"):
             yield "data.chain focus and prompts.each object go together, in task interactive"
-        if not interactive and (self.loss.focal or self.loss.iou):
+        if self.task == "multiclass" and (self.loss.focal or self.loss.iou):
             yield "loss.focal and loss.iou are for task interactive: set them to 0"
+        yield from self._iterated_problems()
         if not any(value for value in dict(self.loss).values()):
             yield "every weight in loss is 0: nothing would be learned"
-        for name in _ONLY_MULTICLASS if interactive else _ONLY_INTERACTIVE:
-            if getattr(self.compat, name):
-                yield f"compat.{name} changes nothing in task {self.task}: set it to false"
+        for task, names in _COMPAT.items():
+            for name in names if task != self.task else ():
+                if getattr(self.compat, name):
+                    yield f"compat.{name} changes nothing in task {self.task}: set it to false"
         if self.compat.nearest_rotation and self.data.augment != "samed":
             yield "compat.nearest_rotation is for data.augment samed"
         if self.compat.cubic_zoom and not interactive and self.data.chain != "samed":
             yield "compat.cubic_zoom is for data.chain samed, which fills the input"
         if self.schedule.kind == "multistep" and not self.schedule.milestones:
             yield "schedule.milestones is empty: a multistep schedule needs epochs"
+        if (self.schedule.kind == "step") != (self.schedule.every is not None):
+            yield "schedule.every and schedule.kind step go together: it is counted in iterations"
+
+    def _iterated_problems(self) -> Iterator[str]:
+        iterated = self.task == "iterated"
+        if iterated != (self.data.chain in _VOLUME_CHAINS):
+            yield f"data.chain {' or '.join(_VOLUME_CHAINS)} and task iterated go together"
+        if not iterated:
+            return
+        if self.loss.focal:
+            yield "loss.focal is for task interactive: set it to 0 and loss.cross_entropy to 1"
+        if self.clicks.count[0] > self.clicks.count[1]:
+            yield f"clicks.count is the fewest and the most answers, got {list(self.clicks.count)}"
+        if not self.clicks.box_loss and self.clicks.box_part and self.clicks.count[0] < 2:
+            yield "clicks.box_loss false needs clicks.count of 2 or more: else nothing is learned"
+        if self.data.augment == "samed":
+            yield "data.augment samed is for pictures: choose geometry, heavy, upright or none"

@@ -64,10 +64,11 @@ class Data(Section):
     """Turns and flips as SAMed; those and warps; or intensities as well; warps and intensities alone."""
     intensity: PositiveFloat = 1.0
     """How often intensities change, times the usual; augment heavy with chain focus."""
-    chain: Literal["sam", "samed", "sam_med2d", "focus"] = "sam"
+    chain: Literal["sam", "samed", "sam_med2d", "focus", "sam_med3d", "neurosam3d"] = "sam"
     """How an image becomes the input: as published for this system; "focus": a window around one object."""
     window: tuple[float, float] | None = None
-    """Intensities that become black and white; none: 8 bits as they are, others by percentiles."""
+    """Intensities that become black and white; none: 8 bits as they are, others by percentiles. Of volumes:
+    that all are cut to; none: as the chain does."""
     weights: dict[str, NonNegativeFloat] = {}
     """Share of each data set in an epoch; none: every image once."""
     per_epoch: PositiveInt | None = None
@@ -76,6 +77,19 @@ class Data(Section):
     """The part of the manifest to learn from."""
     validate_on: str = "val"
     """The part to validate on."""
+    crop: Literal["object", "voxel", "random", "mixed"] = "object"
+    """Where crops of volumes lie: around the object (as published), around a voxel of it, anywhere that shows
+    one, or any of these; task iterated."""
+    spacing_mm: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
+    """Voxels of the input; none: as the chain has it. Task iterated."""
+    measure: Literal["window", "volume"] = "window"
+    """Normalise each crop by itself (as published), or by its volume; task iterated."""
+    min_volume_mm3: NonNegativeFloat = 0.0
+    """Volume that an object needs in its file, beside min_size; task iterated."""
+    channel: NonNegativeInt | None = None
+    """Which channel of volumes that have several; none: one drawn for each turn. Task iterated."""
+    cache: str | None = None
+    """A folder to keep resampled volumes in; none: in memory. Task iterated."""
     val_fraction: Part = 0.2
     """Patients to hold out where the manifest does not say who is in which part."""
 
@@ -110,17 +124,45 @@ class Prompts(Section):
     """What a mask prompt holds: probabilities for SAM-Med2D, logits for SAM."""
 
 
+At = Literal["random", "largest", "core"]
+
+
+class Clicks(Section):
+    """How clicks follow one another on one object; task iterated."""
+
+    count: tuple[PositiveInt, PositiveInt] = (11, 11)
+    """Fewest and most answers; drawn for each batch, and one loss is the sum over them."""
+    show: Literal["newest", "all"] = "newest"
+    """Show the newest click alone with the last answer (SAM-Med3D), or all clicks (NeuroSAM3D)."""
+    at: At = "random"
+    """Anywhere on an error (as published), on the largest connected error, or deep inside that."""
+    first_at: At = "random"
+    """Where the first click lies: anywhere on the object, on its largest part, or deep inside that."""
+    box_part: Part = 0.0
+    """How often a batch begins with a box, which is shown with the clicks ever after."""
+    box_noise: Literal["jitter", "none"] = "none"
+    """Move each face of a box, or not (as published)."""
+    box_loss: bool = True
+    """Learn from the answer to the box alone; not so in NeuroSAM3D."""
+    mask_only: Literal["none", "middle", "middle_and_last"] = "middle_and_last"
+    """Show the last answer alone at one turn in the middle, and at the end."""
+    reach: NonNegativeInt | None = None
+    """How many earlier answers a loss goes back through: 0: none; none: all (as published)."""
+    feedback: bool = False
+    """Let the image joined with the last mask take the place of the image (M-SAM's paper, not its code)."""
+
+
 class Loss(Section):
     """Weights of the parts of the loss."""
 
     cross_entropy: NonNegativeFloat = 0.0
-    """Over classes in task multiclass; over pixels with prompts for each object."""
+    """Over classes in task multiclass; over pixels with prompts for each object, and in task iterated."""
     dice: NonNegativeFloat = 1.0
     """Overlap."""
     focal: NonNegativeFloat = 20.0
     """Over pixels; task interactive."""
     iou: NonNegativeFloat = 1.0
-    """Of the model's own estimate of its quality; task interactive."""
+    """Of the model's own estimate of its quality; tasks interactive and iterated."""
 
 
 class ParameterGroup(Section):
@@ -153,7 +195,7 @@ class Optim(Section):
 class Schedule(Section):
     """How the learning rate goes; counted in iterations: groups of batches that are learned together."""
 
-    kind: Literal["constant", "polynomial", "cosine", "multistep"] = "constant"
+    kind: Literal["constant", "polynomial", "cosine", "multistep", "step"] = "constant"
     warmup: NonNegativeInt = 0
     """Iterations in which the rate rises in a straight line."""
     power: PositiveFloat = 0.9
@@ -163,7 +205,9 @@ class Schedule(Section):
     floor: Part = 0.0
     """Part of the rate that the cosine ends at."""
     milestones: tuple[PositiveInt, ...] = ()
-    """Epochs after which the rate is multiplied by gamma."""
+    """Epochs after which the rate is multiplied by gamma; kind multistep."""
+    every: PositiveInt | None = None
+    """Iterations after which the rate is multiplied by gamma, again and again; kind step."""
     gamma: PositiveFloat = 0.5
     lag: NonNegativeInt = 0
     """Iterations that the rate lags behind; 1 where code sets it after the step."""
@@ -228,3 +272,7 @@ class Compat(Section):
     """SAMed: slices are enlarged by cubic splines after augmentation, which overshoots at edges."""
     decay_everything: bool = False
     """SAMed: weight decay also shrinks norms, biases and embeddings."""
+    pooled_statistics: bool = False
+    """SAM-Med3D: crops are normalised over their whole batch at once, unlike in inference."""
+    half_logit_errors: bool = False
+    """SAM-Med3D: errors are looked for where logits exceed one half, and the mask is where they exceed 0."""

@@ -19,6 +19,8 @@ _HOMES = {
     "Work": "samaritan.train.keeping",
     "interactive_judge": "samaritan.train.judging",
     "interactive_step": "samaritan.train.interactive",
+    "iterated_judge": "samaritan.train.iterated",
+    "iterated_step": "samaritan.train.iterated",
     "multiclass_judge": "samaritan.train.judging",
     "multiclass_step": "samaritan.train.steps",
 }
@@ -34,6 +36,8 @@ __all__ = [
     "Work",
     "interactive_judge",
     "interactive_step",
+    "iterated_judge",
+    "iterated_step",
     "multiclass_judge",
     "multiclass_step",
 ]
@@ -41,6 +45,7 @@ __all__ = [
 if TYPE_CHECKING:
     from samaritan.train.folder import RunFolder
     from samaritan.train.interactive import interactive_step
+    from samaritan.train.iterated import iterated_judge, iterated_step
     from samaritan.train.judging import Judge, interactive_judge, multiclass_judge
     from samaritan.train.keeping import Work
     from samaritan.train.loop import Seen, Trainer

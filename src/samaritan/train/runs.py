@@ -19,6 +19,7 @@ from samaritan.data.augment import Geometry, Intensity, SamedAugment, heavy, upr
 from samaritan.data.datasets import Augmentation, ObjectDataset, SliceDataset
 from samaritan.data.focus import FocusDataset, Looks
 from samaritan.data.sampling import Draw, DrawSampler
+from samaritan.data.volumes import CropDataset
 from samaritan.data.windows import Window
 from samaritan.errors import ConfigError
 from samaritan.models.config import SamConfig
@@ -26,12 +27,14 @@ from samaritan.models.sam import Sam
 from samaritan.recipes import Recipe
 from samaritan.train.folder import RunFolder
 from samaritan.train.interactive import interactive_step
+from samaritan.train.iterated import iterated_judge, iterated_step
 from samaritan.train.judging import interactive_judge, multiclass_judge
 from samaritan.train.keeping import Work
 from samaritan.train.loop import Seen, Trainer
 from samaritan.train.machine import Machine
 from samaritan.train.mixed import mixed_step
 from samaritan.train.steps import multiclass_step
+from samaritan.train.volumes import crop_sets, window_chain
 from samaritan.transforms import FocusPreprocess, Prompting, SlicePreprocess, default_preprocess
 
 logger = logging.getLogger(__name__)
@@ -104,7 +107,10 @@ def prepare(
         ConfigError: if recipe and data do not fit together.
     """
     learned, held_out = parts(recipe, manifest)
-    chain = chain_of(recipe, get_blueprint(recipe.model.name, **_options(recipe)).config)
+    config = get_blueprint(recipe.model.name, **_options(recipe)).config
+    if recipe.task == "iterated":
+        return recipe, _iterated(recipe, config, learned, held_out, from_init, loaded)
+    chain = chain_of(recipe, config)
     chain = with_window(chain, learned)
     if recipe.task == "interactive":
         return recipe, _interactive(recipe, chain, learned, held_out, from_init, loaded)
@@ -206,10 +212,33 @@ def _focused(
     )
 
 
+def _iterated(
+    recipe: Recipe,
+    config: SamConfig,
+    learned: Manifest,
+    held_out: Manifest | None,
+    from_init: bool,
+    loaded: Loaded,
+) -> Work:
+    """Crops of volumes, and clicks that follow one another."""
+    chain = window_chain(recipe, config)
+    train_set, validation = crop_sets(recipe, chain, learned, held_out, loaded)
+    return Work(
+        build_model(recipe, from_init),
+        iterated_step(recipe.clicks, recipe.loss, recipe.compat),
+        Turns(train_set, recipe),
+        iterated_judge(recipe.clicks, recipe.validation.clicks),
+        validation,
+        chain.to_dict(),
+    )
+
+
 class Turns:
     """The turns of an epoch: which picture comes, and how it is augmented, by epoch and turn alone."""
 
-    def __init__(self, examples: SliceDataset | ObjectDataset, recipe: Recipe) -> None:
+    def __init__(
+        self, examples: SliceDataset | ObjectDataset | CropDataset, recipe: Recipe
+    ) -> None:
         self.examples = examples
         self.sampler = DrawSampler(
             examples.cases,
@@ -251,7 +280,9 @@ def chain_of(recipe: Recipe, config: SamConfig) -> SlicePreprocess:
         ConfigError: if the model is not for pictures.
     """
     if config.ndim != 2:
-        raise ConfigError(f"{config.name!r} is a 3D model; recipes here train 2D models")
+        raise ConfigError(
+            f"{config.name!r} is a 3D model: it is trained by task iterated, as recipe sam_med3d does"
+        )
     if recipe.data.chain == "samed":
         chain = samed_chain(config)
     elif recipe.data.chain == "sam_med2d":
@@ -328,7 +359,7 @@ def parts(recipe: Recipe, manifest: Manifest) -> tuple[Manifest, Manifest | None
             f"patients are in several parts of the data: {told[:600]}. Mend the manifest"
         )
     data = recipe.data
-    if not any(case.split for case in manifest):
+    if not any(case.split in (data.train, data.validate_on) for case in manifest):
         shares = {data.train: 1 - data.val_fraction, data.validate_on: data.val_fraction}
         manifest = manifest.split(shares, seed=recipe.run.seed)
     found = manifest.splits()
