@@ -223,6 +223,32 @@ def test_bfloat16_learns_as_well(tmp_path) -> None:
     assert all(json.dumps(line) for line in lines_of(tmp_path / "run"))
 
 
+def test_an_update_is_no_larger_than_the_clipped_gradient(tmp_path) -> None:
+    plain = ["run.max_iterations=1", "optim.name=sgd", "optim.lr=1", "optim.momentum=0", "schedule.warmup=0",
+             "schedule.kind=constant", "optim.weight_decay=0"]  # fmt: skip
+    moved = {}
+    for norm in ("null", "0.01"):
+        trainer = trainer_of(multiclass(*plain, f"run.clip_norm={norm}"), tmp_path / norm)
+        before = [p.detach().clone() for p in trainer.model.parameters()]
+        trainer.run()
+        after = list(trainer.model.parameters())
+        steps = [(b - a).detach().norm() for a, b in zip(before, after, strict=True)]
+        moved[norm] = float(torch.stack(steps).norm())
+    assert moved["null"] > 0.02
+    assert moved["0.01"] == pytest.approx(0.01, rel=1e-3)
+
+
+def test_the_average_is_what_is_exported_and_the_weights_go_on(tmp_path) -> None:
+    trainer = trainer_of(multiclass("run.epochs=1", "run.ema=0.99"), tmp_path / "run")
+    trainer.run()
+    assert trainer.average is not None
+    exported = load_model(tmp_path / "run/last.safetensors")[0].state_dict()
+    own = trainer.model.state_dict()
+    for name, value in trainer.average.values.items():
+        assert torch.equal(exported[name], value)
+    assert any(not torch.equal(own[name], exported[name]) for name in trainer.average.values)
+
+
 def test_the_moving_average_follows_and_gives_back() -> None:
     model = torch.nn.Linear(2, 2)
     average = MovingAverage(model, 0.5)
