@@ -10,13 +10,24 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from samaritan.cli.options import (
+    IMAGE,
+    MODEL,
+    RESULTS,
+    AsJson,
+    Axis,
+    Channel,
+    Device,
+    MaxWindows,
+    Precision,
+    Window,
+    channel_of,
+)
+
 if TYPE_CHECKING:
     from samaritan.infer import Predictor
     from samaritan.infer.batch import Draw, Outcome, PredictOptions
 
-_IMAGES = "The images"
-_MODEL = "The model"
-_OUTPUT = "Results"
 
 MOST_TOLD = 20
 """Failed cases that are listed on the terminal; all of them are in predict.json."""
@@ -36,65 +47,47 @@ def predict(
             "--model",
             "-m",
             help="A weight file, a run folder, or a name from `models list`.",
-            rich_help_panel=_MODEL,
+            rich_help_panel=MODEL,
         ),
     ],
     base: Annotated[
         str | None,
-        typer.Option(help="The plain model's weights, for adapter files.", rich_help_panel=_MODEL),
+        typer.Option(help="The plain model's weights, for adapter files.", rich_help_panel=MODEL),
     ] = None,
     prompts: Annotated[
         Path | None,
-        typer.Option(help="CSV or JSON: points, boxes, masks of cases.", rich_help_panel=_IMAGES),
+        typer.Option(help="CSV or JSON: points, boxes, masks of cases.", rich_help_panel=IMAGE),
     ] = None,
     mm: Annotated[
         bool,
-        typer.Option("--mm", help="Prompts are millimetres (RAS+).", rich_help_panel=_IMAGES),
+        typer.Option("--mm", help="Prompts are millimetres (RAS+).", rich_help_panel=IMAGE),
     ] = False,
     split: Annotated[
-        str | None, typer.Option(help="Only this part of a manifest.", rich_help_panel=_IMAGES)
+        str | None, typer.Option(help="Only this part of a manifest.", rich_help_panel=IMAGE)
     ] = None,
-    channel: Annotated[
-        str | None, typer.Option(help="Which channel, by number or name.", rich_help_panel=_IMAGES)
-    ] = None,
-    window: Annotated[
-        str | None,
-        typer.Option(help="Intensities shown to the model: low,high.", rich_help_panel=_IMAGES),
-    ] = None,
-    axis: Annotated[
-        int | None,
-        typer.Option(
-            help="Array axis that a 2D model's slices lie across.", rich_help_panel=_IMAGES
-        ),
-    ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:1, mps.", rich_help_panel=_MODEL)
-    ] = None,
-    precision: Annotated[
-        str, typer.Option(help="auto, float32, bfloat16, float16.", rich_help_panel=_MODEL)
-    ] = "auto",
+    channel: Channel = None,
+    window: Window = None,
+    axis: Axis = None,
+    device: Device = None,
+    precision: Precision = "auto",
     batch_size: Annotated[
-        int, typer.Option(help="Slices at a time.", min=1, rich_help_panel=_MODEL)
+        int, typer.Option(help="Slices at a time.", min=1, rich_help_panel=MODEL)
     ] = 8,
-    max_windows: Annotated[
-        int, typer.Option(help="How far a 3D object may grow.", min=1, rich_help_panel=_MODEL)
-    ] = 32,
+    max_windows: MaxWindows = 32,
     format: Annotated[
         str | None,
-        typer.Option(help="nii.gz, seg.nrrd, mha, png, ...", rich_help_panel=_OUTPUT),
+        typer.Option(help="nii.gz, seg.nrrd, mha, png, ...", rich_help_panel=RESULTS),
     ] = None,
     picture: Annotated[
         bool,
         typer.Option(
-            "--picture", help="Also a PNG with contours of each case.", rich_help_panel=_OUTPUT
+            "--picture", help="Also a PNG with contours of each case.", rich_help_panel=RESULTS
         ),
     ] = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Make everything anew.", rich_help_panel=_OUTPUT)
+        bool, typer.Option("--overwrite", help="Make everything anew.", rich_help_panel=RESULTS)
     ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the summary as JSON.", rich_help_panel=_OUTPUT)
-    ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Predict masks for many images; each lies on its image's own grid.
 
@@ -150,7 +143,7 @@ def _options(
     return PredictOptions(
         axis=axis,
         window=None if window is None else parse_pair(window, "window"),
-        channel=int(channel) if channel is not None and channel.isdigit() else channel,
+        channel=channel_of(channel),
         format=format,
         max_windows=max_windows,
     )

@@ -9,6 +9,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from samaritan.cli.options import (
+    IMAGE,
+    MODEL,
+    RESULTS,
+    AsJson,
+    Axis,
+    Channel,
+    Device,
+    MaxWindows,
+    Precision,
+    Window,
+    channel_of,
+)
+
 if TYPE_CHECKING:
     from samaritan.cli.console import Report
     from samaritan.cli.prompt_options import TypedBox, TypedPoint
@@ -23,9 +37,6 @@ EMPTY_MASK = 3
 """Exit code: everything went well, but the mask holds no voxel."""
 
 _PROMPTS = "What to segment"
-_IMAGE = "The image"
-_MODEL = "The model"
-_OUTPUT = "Results"
 
 
 def segment(
@@ -33,7 +44,7 @@ def segment(
     output: Annotated[
         Path,
         typer.Option(
-            "--output", "-o", help="The mask; its suffix says the format.", rich_help_panel=_OUTPUT
+            "--output", "-o", help="The mask; its suffix says the format.", rich_help_panel=RESULTS
         ),
     ],
     model: Annotated[
@@ -43,7 +54,7 @@ def segment(
             "-m",
             help="A weight file, a run folder, or a name from `models list`; else samaritan_2d, which comes "
             "with the package.",
-            rich_help_panel=_MODEL,
+            rich_help_panel=MODEL,
         ),
     ] = None,
     point: Annotated[
@@ -75,56 +86,38 @@ def segment(
         typer.Option("--session", help="A saved session to begin with.", rich_help_panel=_PROMPTS),
     ] = None,
     frame: Annotated[
-        int | None, typer.Option(help="Which frame of a 4D image.", rich_help_panel=_IMAGE)
+        int | None, typer.Option(help="Which frame of a 4D image.", rich_help_panel=IMAGE)
     ] = None,
     series: Annotated[
-        str | None, typer.Option(help="Which series of a DICOM folder.", rich_help_panel=_IMAGE)
+        str | None, typer.Option(help="Which series of a DICOM folder.", rich_help_panel=IMAGE)
     ] = None,
-    channel: Annotated[
-        str | None, typer.Option(help="Which channel, by number or name.", rich_help_panel=_IMAGE)
-    ] = None,
-    window: Annotated[
-        str | None,
-        typer.Option(help="Intensities shown to the model: low,high.", rich_help_panel=_IMAGE),
-    ] = None,
-    axis: Annotated[
-        int | None,
-        typer.Option(
-            help="Array axis that a 2D model's slices lie across.", rich_help_panel=_IMAGE
-        ),
-    ] = None,
+    channel: Channel = None,
+    window: Window = None,
+    axis: Axis = None,
     index: Annotated[
         int | None,
-        typer.Option("--slice", help="Slice for --everything.", rich_help_panel=_IMAGE),
+        typer.Option("--slice", help="Slice for --everything.", rich_help_panel=IMAGE),
     ] = None,
-    device: Annotated[
-        str | None, typer.Option(help="cpu, cuda, cuda:1, mps.", rich_help_panel=_MODEL)
-    ] = None,
-    precision: Annotated[
-        str, typer.Option(help="auto, float32, bfloat16, float16.", rich_help_panel=_MODEL)
-    ] = "auto",
-    max_windows: Annotated[
-        int, typer.Option(help="How far a 3D object may grow.", rich_help_panel=_MODEL, min=1)
-    ] = 32,
+    device: Device = None,
+    precision: Precision = "auto",
+    max_windows: MaxWindows = 32,
     random_weights: Annotated[
         bool,
         typer.Option(
             "--random-weights",
             help="Try the way without weights: the mask means nothing.",
-            rich_help_panel=_MODEL,
+            rich_help_panel=MODEL,
         ),
     ] = False,
     picture: Annotated[
         Path | None,
-        typer.Option(help="A PNG with prompts and contour.", rich_help_panel=_OUTPUT),
+        typer.Option(help="A PNG with prompts and contour.", rich_help_panel=RESULTS),
     ] = None,
     save_session: Annotated[
         Path | None,
-        typer.Option(help="Keep the prompts as JSON.", rich_help_panel=_OUTPUT),
+        typer.Option(help="Keep the prompts as JSON.", rich_help_panel=RESULTS),
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the summary as JSON.", rich_help_panel=_OUTPUT)
-    ] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Segment what you point at; the mask lies on the image's own grid.
 
@@ -139,8 +132,7 @@ def segment(
     pair = None if window is None else parse_pair(window, "window")
     with bars() as report:
         report("reading the image", 0, 0)
-        picked = int(channel) if channel is not None and channel.isdigit() else channel
-        volume = read(image, frame=frame, series=series, channel=picked)
+        volume = read(image, frame=frame, series=series, channel=channel_of(channel))
         for note in volume.notes:
             warn(note)
         wanted.check(volume.grid)

@@ -16,10 +16,10 @@ import numpy.typing as npt
 from samaritan.data.layouts import LAYOUTS, Converted, Layout, Mask
 from samaritan.data.manifest import Case, Manifest, told
 from samaritan.data.reading import case_image, case_labels
-from samaritan.data.slicing import file_names
+from samaritan.data.slicing import file_facts, file_names
 from samaritan.data.sources import load_manifest
 from samaritan.data.structures import structures_of
-from samaritan.errors import ConfigError, FileError, SamaritanError
+from samaritan.errors import ConfigError, SamaritanError
 from samaritan.io.files import replacing
 from samaritan.volume import LabelMap, Volume
 
@@ -172,10 +172,5 @@ def _key(manifest: Manifest, case: Case, options: ConvertOptions) -> str:
     group = manifest.group_of(case)
     facts: list[Any] = [asdict(options), case.label_kind, case.objects, case.split, case.modality]
     facts += [sorted(group.labels.items()), sorted(group.regions.items()), group.ignore]
-    for file in (*case.images, *case.labels):
-        path = manifest.path(file)
-        if not path.exists():
-            raise FileError(f"{path} is missing")
-        stat = path.stat()
-        facts.append([file, stat.st_size, stat.st_mtime_ns])
+    facts += file_facts(manifest, case)
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()

@@ -258,15 +258,24 @@ def file_names(manifest: Manifest) -> dict[str, str]:
 
 def _key(manifest: Manifest, case: Case, options: SliceOptions, window: Window) -> str:
     """Sum up what the slices of a volume depend on."""
+    facts = [asdict(options), asdict(window), case.label_kind, file_facts(manifest, case)]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def file_facts(manifest: Manifest, case: Case) -> list[tuple[str, int, int]]:
+    """Name, size and time of change of each file of a case.
+
+    Raises:
+        FileError: if one is missing.
+    """
     facts = []
     for file in (*case.images, *case.labels):
         path = manifest.path(file)
         if not path.exists():
             raise FileError(f"{path} is missing")
         stat = path.stat()
-        facts.append([file, stat.st_size, stat.st_mtime_ns])
-    text = json.dumps([asdict(options), asdict(window), case.label_kind, facts])
-    return hashlib.sha256(text.encode()).hexdigest()
+        facts.append((file, stat.st_size, stat.st_mtime_ns))
+    return facts
 
 
 def _noted(group: Group, windows: dict[str, Window], manifest: Manifest, name: str) -> Group:
