@@ -146,6 +146,22 @@ def test_a_compat_switch_reaches_the_examples(pictures, switch) -> None:
     assert changed >= ({"image"} if switch == "cubic_zoom" else {"low_res_label"})
 
 
+def test_small_pictures_are_padded_only_if_wanted(pictures) -> None:
+    from samaritan.data import load_manifest
+    from samaritan.recipes import resolve
+    from samaritan.train.runs import prepare
+
+    small = ["model.name=sammed2d_tiny", "model.image_size=64", "data.min_size=1"]
+    borders = []
+    for value in ("false", "true"):
+        recipe = resolve("sam_med2d", settings=[*small, f"compat.padded_small_pictures={value}"])
+        work = prepare(recipe, load_manifest(pictures))[1]
+        borders.append(bool((work.train[0]["image"][:, :12] == 0).all()))
+        assert work.preprocess is not None
+        assert work.preprocess["resize"] == ("pad" if value == "true" else "stretch")
+    assert borders == [False, True]  # 40 of 64 rows are the picture's own
+
+
 def test_patients_in_two_parts_are_refused(capsys, tmp_path, pictures) -> None:
     from samaritan.data import load_manifest
 

@@ -83,6 +83,7 @@ def test_everything_wrong_is_told_at_once() -> None:
         ("sam_med2d", "compat.corner_aligned_labels=true", "changes nothing in task interactive"),
         ("sam_med2d", "compat.cubic_zoom=true", "changes nothing in task interactive"),
         ("toy_2d", "compat.cubic_zoom=true", "data.chain samed"),
+        ("samed", "compat.padded_small_pictures=true", "changes nothing in task multiclass"),
         ("sam_med2d", "model.num_classes=3", "has no classes"),
         ("samed", "loss={cross_entropy: 0, dice: 0}", "nothing would be learned"),
         ("samed", "schedule.kind=multistep", "milestones"),

@@ -29,6 +29,7 @@ _COMPAT: dict[Task, tuple[str, ...]] = {
         "prompts_without_gradient",
         "batch_losses",
         "exclusive_box_corners",
+        "padded_small_pictures",
     ),
     "multiclass": ("corner_aligned_labels", "nearest_rotation", "cubic_zoom"),
     "iterated": ("pooled_statistics", "half_logit_errors"),
@@ -87,6 +88,8 @@ class Recipe(Section):
             yield "compat.nearest_rotation is for data.augment samed"
         if self.compat.cubic_zoom and not interactive and self.data.chain != "samed":
             yield "compat.cubic_zoom is for data.chain samed, which fills the input"
+        if self.compat.padded_small_pictures and interactive and self.data.chain != "sam_med2d":
+            yield "compat.padded_small_pictures is for data.chain sam_med2d, which stretches them"
         if self.schedule.kind == "multistep" and not self.schedule.milestones:
             yield "schedule.milestones is empty: a multistep schedule needs epochs"
         if (self.schedule.kind == "step") != (self.schedule.every is not None):

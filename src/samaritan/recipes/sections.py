@@ -264,6 +264,8 @@ class Compat(Section):
     """SAM-Med2D: one Dice and one quality target for the whole batch, whose gradient reaches the masks."""
     exclusive_box_corners: bool = False
     """SAM-Med2D: a box's second corner lies one past the object, not on its last pixel."""
+    padded_small_pictures: bool = False
+    """SAM-Med2D: pictures smaller than the input are padded around, which its own predictor does not do."""
     corner_aligned_labels: bool = False
     """SAMed: labels are sampled up to 1.5 pixels beside the logits that they are compared with."""
     nearest_rotation: bool = False

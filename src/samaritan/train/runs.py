@@ -287,6 +287,8 @@ def chain_of(recipe: Recipe, config: SamConfig) -> SlicePreprocess:
         chain = samed_chain(config)
     elif recipe.data.chain == "sam_med2d":
         chain = sam_med2d_chain(config)
+        if recipe.compat.padded_small_pictures:
+            chain = replace(chain, resize="pad")
     elif recipe.data.chain == "focus":
         chain = FocusPreprocess(size=(config.image_size[0], config.image_size[1]))
     else:
