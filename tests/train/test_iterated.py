@@ -6,8 +6,9 @@ import json
 
 import pytest
 import torch
-from train.volume_toys import batch, folder
+from train.volume_toys import batch, folder, phantom
 
+from samaritan import Grid, Volume, write
 from samaritan.assembly import create_model
 from samaritan.data import load_manifest
 from samaritan.errors import ConfigError
@@ -19,7 +20,7 @@ from samaritan.train import iterated_judge, iterated_step
 from samaritan.train.interactive import enlarged
 from samaritan.train.iterated import answers, click, turns_of_masks_alone
 from samaritan.train.optim import build_optimizer
-from samaritan.train.runs import train
+from samaritan.train.runs import parts, train
 from samaritan.train.volumes import window_chain
 from samaritan.transforms import Preprocess, WindowPreprocess, sam_med3d_windows
 
@@ -374,6 +375,50 @@ def test_phantoms_are_learned_and_the_model_can_be_used(tmp_path) -> None:
     assert losses[-1] < 0.6 * losses[0]
     assert done["best"] > 0.3
     assert list((tmp_path / "run/pictures").glob("*.png"))
+
+
+def two_balls(n, seed):
+    """Crops of 16 with two balls that look alike; the object is one of them."""
+    draw, at = draws(seed), torch.stack(torch.meshgrid(*[torch.arange(16)] * 3, indexing="ij"))
+    images, masks = [], []
+    for _ in range(n):
+        middles = [m + torch.rand(3, 1, 1, 1, generator=draw) for m in (4.0, 11.0)]
+        balls = [((at - m) ** 2).sum(dim=0) < 3.2**2 for m in middles]
+        image = 2.0 * (balls[0] | balls[1]) + 0.3 * torch.randn(16, 16, 16, generator=draw)
+        axes = [a for a in range(3) if torch.rand((), generator=draw) < 0.5]
+        chosen = balls[int(torch.randint(2, (), generator=draw))]
+        images.append(image.flip(axes)[None])
+        masks.append(chosen.flip(axes)[None])
+    return {"image": torch.stack(images), "masks": torch.stack(masks)}
+
+
+@pytest.mark.slow
+def test_a_click_says_which_of_two_that_look_alike() -> None:
+    """Who does not look at the click marks both, whose Dice is two thirds, or none."""
+    model = model_of(image_size=16, patch_size=[4, 4, 4])
+    optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.01)
+    step = iterated_step(Clicks(count=(2, 2), mask_only="none"), LOSS, Compat())
+    for iteration in range(300):
+        for found in step(model, two_balls(8, iteration), draws(iteration)):
+            found.total.backward()
+            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimizer.step()
+            optimizer.zero_grad()
+    with torch.no_grad():
+        scores, _ = iterated_judge(Clicks(), 3)(model.eval(), two_balls(16, 10**6), draws())
+    assert float(scores["dice_1"].mean()) > 0.75
+
+
+def test_what_is_not_the_test_part_is_split_for_training(tmp_path) -> None:
+    path = folder(tmp_path, 4)
+    image, _ = phantom(9)
+    grid = Grid.from_spacing(image.shape, (1.5, 1.5, 1.5))
+    write(Volume(image, grid), path / "imagesTs/q_0000.nii.gz")
+    manifest = load_manifest(path)
+    assert manifest.splits() == {None: 4, "test": 1}
+    learned, held_out = parts(get_recipe("toy_3d"), manifest)
+    assert (len(learned), len(held_out)) == (3, 1)
+    assert "q" not in {case.id for case in (*learned, *held_out)}
 
 
 def test_a_run_that_goes_on_is_the_one_that_was_not_stopped(tmp_path) -> None:
