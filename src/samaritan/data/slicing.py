@@ -137,7 +137,10 @@ def _windows(manifest: Manifest, options: SliceOptions) -> dict[str, Window]:
         except ConfigError as error:
             problems.setdefault(str(error), []).append(case.id)
     if problems:
-        lines = [f"{ids[0]} and {len(ids) - 1} others: {text}" for text, ids in problems.items()]
+        lines = [
+            f"{ids[0]}{f' and {len(ids) - 1} more' if len(ids) > 1 else ''}: {text}"
+            for text, ids in problems.items()
+        ]
         raise ConfigError(told("no slices were made", lines))
     return found
 
