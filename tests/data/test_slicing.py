@@ -129,7 +129,7 @@ def test_a_full_disk_is_told_and_leaves_no_half_slice(nnunet, tmp_path) -> None:
 def test_the_window_is_never_guessed(nnunet, tmp_path) -> None:
     manifest = load_manifest(nnunet)
     unknown = replace(manifest, cases=tuple(replace(c, modality=None) for c in manifest))
-    with pytest.raises(ConfigError, match="p1_a and 3 others: the modality is not known"):
+    with pytest.raises(ConfigError, match="p1_a and 3 more: the modality is not known"):
         make_slices(unknown, tmp_path / "out")
     with pytest.raises(
         ConfigError, match=r"CT needs a window: choose one of abdomen \(-125 to 275\)"
