@@ -16,7 +16,7 @@ from torch import Tensor
 
 from samaritan.geometry import FloatArray, Grid
 from samaritan.infer.engine import OpenImage
-from samaritan.infer.frames import FrameState, Key, answer, prior_logits, upsample
+from samaritan.infer.frames import PRIOR_LOGIT, FrameState, Key, answer, prior_logits, upsample
 from samaritan.infer.objects import Mask
 from samaritan.transforms.focus import SLOT, FocusPreprocess
 from samaritan.volume import Volume
@@ -30,8 +30,26 @@ CLOSER = 0.5
 FARTHER = 0.01
 """So much is an answer believed more than one in a window half as wide: objects come before parts."""
 
+NEARER = -0.05
+"""The same once a click says what does not belong to the object: then a smaller one is meant."""
+
 LEAVING = 0.2
 """An answer is believed so much less if the object leaves the window."""
+
+DENIED = 1.0
+"""An answer is believed so much less for each part of the clicks that it does not respect."""
+
+REACHES = 0.75
+"""An answer reaches the sides of its box if its own box has this intersection over union with it."""
+
+BETTER = 0.1
+"""So much more another answer must reach to be taken."""
+
+SURE = 0.8
+"""An answer of this quality is not doubted."""
+
+SEARCHED = 4
+"""So many clicks may show that something else was meant than what the first one found."""
 
 FITS = (0.7, 1.45)
 """A window is kept while the side that would be chosen now is within these parts of its own."""
@@ -82,13 +100,17 @@ def answered(
         The window, as (axis, index, top, left, side), and the frame with its new mask.
     """
     plane = _Plane(image, (key[0], key[1]))
-    if frame.logits is None and base is None and frame.box is None:
+    clicked = base is None and frame.box is None and not mask_only
+    if clicked and frame.logits is None:
         key, frame = plane.search(frame)
     else:
         fresh = frame.logits is None and base is None
         key, frame = plane.moved(key, frame, base)
-        for _ in range(2 if fresh else 1):  # a box's first answer is looked over once
-            frame = answer(image, key, frame, mask_only=mask_only)
+        frame = answer(image, key, frame, mask_only=mask_only)
+        if fresh:  # a box's first answer is looked over once
+            frame = plane.reaching(key, answer(image, key, frame))
+        if clicked and len(frame.points) <= SEARCHED:
+            key, frame = plane.doubted(key, frame)
     return plane.grown(key, frame, mask_only=mask_only)
 
 
@@ -141,7 +163,7 @@ class _Plane:
         return (*self.key, top, left, side)
 
     def wanted(self, key: Key, frame: FrameState, base: Mask | None) -> Extent | None:
-        """What the window should show: box, mask and clicks."""
+        """What the window should show: box, mask and the clicks on the object."""
         extent = None if frame.box is None else self.box(*frame.box)
         known = self.found(key, frame.logits) if frame.logits is not None else None
         if known is None and base is not None:
@@ -159,7 +181,7 @@ class _Plane:
             extent = known
         elif known is not None:
             extent = Extent(np.minimum(extent.low, known.low), np.maximum(extent.high, known.high))
-        points = self.slots(frame.points)
+        points = self.slots(frame.points[np.asarray(frame.labels, int) == 1])
         if extent is None:
             return Extent(points.min(axis=0), points.max(axis=0)) if len(points) else None
         return extent.with_points(points)
@@ -198,7 +220,8 @@ class _Plane:
 
     def search(self, frame: FrameState) -> tuple[Key, FrameState]:
         """Find what a lone click means: look from far and near, each time again at what was found."""
-        centre = self.slots(frame.points[-1:])[0]
+        meant = np.flatnonzero(np.asarray(frame.labels) == 1)
+        centre = self.slots(frame.points[meant[-1:] if len(meant) else slice(-1, None)])[0]
         looks, side = [self.whole], self.whole[4] * CLOSER
         while side >= SMALLEST * SLOT:
             looks.append(self.around(centre, round(side)))
@@ -206,6 +229,60 @@ class _Plane:
         tried = [self._again(key, frame, answer(self.image, key, frame)) for key in looks]
         key, best = max(tried, key=lambda one: self._belief(*one))
         return self._again(key, frame, best)
+
+    def reaching(self, key: Key, frame: FrameState) -> FrameState:
+        """Keep an answer that reaches its box, unless one begun from a full box does so better."""
+        if frame.box is None:
+            return frame
+        reach = self._reach(key, frame)
+        if reach >= REACHES:
+            return frame
+        full = replace(frame, logits=self._filled(key, self.box(*frame.box)))
+        other = answer(self.image, key, full)
+        return other if self._reach(key, other) > reach + BETTER else frame
+
+    def _reach(self, key: Key, frame: FrameState) -> float:
+        """Intersection over union of a box and the box around its answer."""
+        assert frame.logits is not None
+        assert frame.box is not None
+        wanted, found = self.box(*frame.box), self.found(key, frame.logits)
+        if found is None:
+            return 0.0
+        both = np.minimum(wanted.high, found.high) - np.maximum(wanted.low, found.low)
+        met = float(np.prod(both.clip(min=0)))
+        areas = [float(np.prod(one.high - one.low)) for one in (wanted, found)]
+        return met / max(sum(areas) - met, 1e-9)
+
+    def _filled(self, key: Key, box: Extent) -> Tensor:
+        """The logits of a drawn ellipse that fills a box."""
+        low = self.image.engine.low_res_size
+        middle, half = (box.low + box.high) / 2, (box.high - box.low) / 2
+        lines = [
+            (key[2 + axis] + (np.arange(low[axis]) + 0.5) * key[4] / low[axis] - middle[axis])
+            / half[axis]
+            for axis in (0, 1)
+        ]
+        inside = lines[0][:, None] ** 2 + lines[1] ** 2 <= 1
+        return torch.from_numpy(np.where(inside, PRIOR_LOGIT, -PRIOR_LOGIT).astype(np.float32))
+
+    def doubted(self, key: Key, frame: FrameState) -> tuple[Key, FrameState]:
+        """Keep an answer that respects the clicks; else see whether a new search is believed more."""
+        assert frame.logits is not None
+        if 0 not in frame.labels or frame.quality is None or frame.quality > SURE:
+            return key, frame
+        afresh = self.search(replace(frame, logits=None, quality=None))
+        return max((key, frame), afresh, key=lambda one: self._belief(*one))
+
+    def _denied(self, key: Key, frame: FrameState) -> float:
+        """The part of the clicks that an answer does not respect."""
+        assert frame.logits is not None
+        mask = upsample(frame.logits, self.size) > 0
+        scale = np.asarray(self.size) / key[4]
+        cells = np.floor((self.slots(frame.points) - key[2:4]) * scale).astype(int)
+        held = ((cells >= 0) & (cells < np.asarray(self.size))).all(axis=1)
+        inside = np.zeros(len(cells), bool)
+        inside[held] = mask.numpy()[cells[held, 0], cells[held, 1]]
+        return float((inside != (np.asarray(frame.labels) == 1)).mean())
 
     def _again(self, key: Key, frame: FrameState, found: FrameState) -> tuple[Key, FrameState]:
         """Look again, at the mask that was found, with nothing but the click."""
@@ -219,7 +296,9 @@ class _Plane:
         """How much an answer is believed: see `FARTHER` and `LEAVING`."""
         assert frame.logits is not None
         assert frame.quality is not None
-        belief = frame.quality + FARTHER * math.log2(min(key[4] / self.whole[4], 1.0))
+        bias = NEARER if 0 in frame.labels else FARTHER
+        belief = frame.quality + bias * math.log2(min(key[4] / self.whole[4], 1.0))
+        belief -= DENIED * self._denied(key, frame)
         return belief - (LEAVING if self.leaves(key, frame.logits) else 0.0)
 
     def leaves(self, key: Key, logits: Tensor) -> bool:
