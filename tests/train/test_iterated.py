@@ -390,8 +390,9 @@ def test_what_does_not_fit_is_told(name, setting, text) -> None:
 
 def test_models_that_do_not_fit_are_told_before_anything_is_written(tmp_path) -> None:
     manifest = load_manifest(folder(tmp_path, 2))
+    flat = ["model.name=sam_tiny", "model.options={patch_size: [4, 4]}"]
     with pytest.raises(ConfigError, match="is a 2D model"):
-        train(resolve("toy_3d", settings=["model.name=sam_tiny"]), manifest, tmp_path / "run")
+        train(resolve("toy_3d", settings=flat), manifest, tmp_path / "run")
     few = ["model.options={num_point_embeddings: 2}", "clicks.box_part=0.5"]
     with pytest.raises(ConfigError, match="takes no boxes"):
         train(resolve("toy_3d", settings=few), manifest, tmp_path / "run")
@@ -415,7 +416,7 @@ def test_phantoms_are_learned_and_the_model_can_be_used(tmp_path) -> None:
     manifest = load_manifest(folder(tmp_path, 8))
     settings = [
         *SMALL, "run.epochs=5", "validation.every=5", "optim.lr=5e-3", "data.crop=object",
-        "data.per_epoch=64", "data.batch_size=8", "clicks.count=[2, 2]",
+        "data.per_epoch=64", "clicks.count=[2, 2]",
     ]  # fmt: skip
     done = train(resolve("toy_3d", settings=settings), manifest, tmp_path / "run", device="cpu")
     lines = [json.loads(line) for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]

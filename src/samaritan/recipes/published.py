@@ -230,14 +230,14 @@ NEUROSAM3D_HIERA = NEUROSAM3D.model_copy(
 TOY_3D = Recipe(
     name="toy_3d",
     task="iterated",
-    model=Model(name="sam3d_tiny", method="all"),
-    data=Data(batch_size=4, min_size=30, augment="geometry", chain="sam_med3d", crop="mixed"),
+    model=Model(name="sam3d_tiny", image_size=24, method="all", options={"patch_size": [4, 4, 4]}),
+    data=Data(batch_size=8, min_size=20, augment="geometry", chain="sam_med3d", crop="mixed"),
     clicks=Clicks(count=(3, 3), mask_only="none"),
     loss=Loss(cross_entropy=1, dice=1, focal=0, iou=0),
-    optim=Optim(name="adamw", lr=3e-3, weight_decay=0.01),
+    optim=Optim(name="adamw", lr=2e-3, weight_decay=0.01),
     schedule=Schedule(kind="cosine", warmup=10),
-    run=Run(epochs=30, clip_norm=1.0, log_every=5),
-    validation=Validation(every=5, clicks=5),
+    run=Run(epochs=100, clip_norm=1.0, log_every=5),
+    validation=Validation(every=10, clicks=5),
 )
 """A tiny 3D model from random weights, to see the whole way on a laptop."""
 
