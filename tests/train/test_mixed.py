@@ -115,7 +115,14 @@ def run(path, *settings, resume=False, n=12):
 
 
 def test_discs_are_learned(tmp_path):
-    _, done = run(tmp_path / "run", "run.epochs=14", "validation.every=14", "optim.lr=1e-2")
+    _, done = run(
+        tmp_path / "run",
+        "run.epochs=16",
+        "validation.every=16",
+        "optim.lr=4e-3",
+        "run.ema=null",
+        "schedule.warmup=20",
+    )
     assert done["best"] > 0.7
 
 
