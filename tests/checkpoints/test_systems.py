@@ -14,7 +14,7 @@ from samaritan.checkpoints.systems import FOREIGN, creating, guess_config, recog
 from samaritan.checkpoints.volumes import SYSTEMS as VOLUMES
 from samaritan.errors import CheckpointError
 from samaritan.models import create_model, get_config
-from samaritan.models.config import SAM_QUIRKS
+from samaritan.models.config import SAM_QUIRKS, SAMMED3D_QUIRKS
 
 
 @pytest.fixture
