@@ -27,7 +27,7 @@ SMALLEST = 24
 CLOSER = 0.5
 """Side of each look over that of the one before."""
 
-FARTHER = 0.01
+FARTHER = 0.02
 """So much is an answer believed more than one in a window half as wide: objects come before parts."""
 
 NEARER = -0.05
