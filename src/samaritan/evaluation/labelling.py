@@ -15,6 +15,7 @@ from torch import Tensor
 from samaritan.data.manifest import Case, Manifest
 from samaritan.data.places import put_back
 from samaritan.data.reading import case_image, case_labels
+from samaritan.data.zooming import zoomed
 from samaritan.errors import ConfigError, SamaritanError
 from samaritan.evaluation.choosing import MOST_COLOURED, caption_of, choose_cases
 from samaritan.evaluation.pictures import colour_of, draw_case
@@ -116,14 +117,8 @@ def samed_input(
 
     Source: hitachinsk/SAMed, utils.py test_single_volume.
     """
-    from scipy.ndimage import zoom
-
-    found = plane
-    for wanted in (shrink, size):
-        if wanted is not None and found.shape != wanted:
-            factors = [new / old for new, old in zip(wanted, found.shape, strict=True)]
-            found = zoom(found, factors, order=3)
-    return np.asarray(found, np.float32)
+    found = plane if shrink is None else zoomed(plane, shrink, order=3)
+    return np.asarray(zoomed(found, size, order=3), np.float32)
 
 
 def samed_labels(predictor: Predictor, volume: Volume, intensities: Array) -> LabelMap:

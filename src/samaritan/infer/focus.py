@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import reduce
 
 import numpy as np
 import torch
@@ -16,8 +17,9 @@ from torch import Tensor
 
 from samaritan.geometry import FloatArray, Grid
 from samaritan.infer.engine import OpenImage
-from samaritan.infer.frames import PRIOR_LOGIT, FrameState, Key, answer, prior_logits, upsample
+from samaritan.infer.frames import FrameState, Key, answer, prior_logits, upsample
 from samaritan.infer.objects import Mask
+from samaritan.transforms import PRIOR_LOGIT
 from samaritan.transforms.focus import SLOT, FocusPreprocess
 from samaritan.volume import Volume
 
@@ -65,13 +67,9 @@ class Extent:
     low: FloatArray
     high: FloatArray
 
-    def with_points(self, points: FloatArray) -> Extent:
-        """Reach over points (n, 2) as well."""
-        if not len(points):
-            return self
-        return Extent(
-            np.minimum(self.low, points.min(axis=0)), np.maximum(self.high, points.max(axis=0))
-        )
+    def joined(self, other: Extent) -> Extent:
+        """Reach over another extent as well."""
+        return Extent(np.minimum(self.low, other.low), np.maximum(self.high, other.high))
 
     @property
     def side(self) -> float:
@@ -164,27 +162,25 @@ class _Plane:
 
     def wanted(self, key: Key, frame: FrameState, base: Mask | None) -> Extent | None:
         """What the window should show: box, mask and the clicks on the object."""
-        extent = None if frame.box is None else self.box(*frame.box)
-        known = self.found(key, frame.logits) if frame.logits is not None else None
-        if known is None and base is not None:
-            where = np.argwhere(np.take(base, self.key[1], axis=self.key[0]))
-            if len(where):
-                ends = np.insert(
-                    np.stack([where.min(axis=0), where.max(axis=0) + 1]),
-                    self.key[0],
-                    self.key[1],
-                    1,
-                )
-                ends[1, self.key[0]] += 1
-                known = self.box(ends[0], ends[1])
-        if extent is None:
-            extent = known
-        elif known is not None:
-            extent = Extent(np.minimum(extent.low, known.low), np.maximum(extent.high, known.high))
         points = self.slots(frame.points[np.asarray(frame.labels, int) == 1])
-        if extent is None:
-            return Extent(points.min(axis=0), points.max(axis=0)) if len(points) else None
-        return extent.with_points(points)
+        known = None if frame.logits is None else self.found(key, frame.logits)
+        parts = [
+            None if frame.box is None else self.box(*frame.box),
+            self._drawn(base) if known is None and base is not None else known,
+            Extent(points.min(axis=0), points.max(axis=0)) if len(points) else None,
+        ]
+        shown = [part for part in parts if part is not None]
+        return reduce(Extent.joined, shown) if shown else None
+
+    def _drawn(self, base: Mask) -> Extent | None:
+        """Where the mask that one started from lies on this slice."""
+        axis, index = self.key
+        where = np.argwhere(np.take(base, index, axis=axis))
+        if not len(where):
+            return None
+        ends = np.insert(np.stack([where.min(axis=0), where.max(axis=0) + 1]), axis, index, 1)
+        ends[1, axis] += 1
+        return self.box(ends[0], ends[1])
 
     def moved(self, key: Key, frame: FrameState, base: Mask | None) -> tuple[Key, FrameState]:
         """Choose the window for a frame's prompts, and bring what is known of its mask there."""

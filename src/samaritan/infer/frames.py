@@ -14,12 +14,10 @@ from torch import Tensor
 
 from samaritan.geometry import FloatArray, Grid
 from samaritan.infer.engine import Embedded, OpenImage
+from samaritan.transforms import PRIOR_LOGIT
 from samaritan.volume import Volume
 
 Key = tuple[int, ...]
-
-PRIOR_LOGIT = 6.0
-"""A mask drawn by a person counts as logits of at most this size: a probability of 0.9975."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,9 +17,7 @@ from samaritan.models.sam import Sam
 from samaritan.recipes.sections import Loss, Prompts
 from samaritan.train.interactive import own_order
 from samaritan.train.steps import Batch, Step, StepLoss, mask_dice
-
-PRIOR_LOGIT = 6.0
-"""A mask that is drawn, not predicted, counts as logits of this size, as in inference."""
+from samaritan.transforms import PRIOR_LOGIT
 
 
 @dataclass(frozen=True)

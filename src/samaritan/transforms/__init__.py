@@ -2,6 +2,7 @@
 
 from samaritan.transforms.focus import FocusPreprocess
 from samaritan.transforms.preprocess import (
+    PRIOR_LOGIT,
     Frame,
     Preprocess,
     Prompting,
@@ -11,6 +12,7 @@ from samaritan.transforms.preprocess import (
 from samaritan.transforms.windows import WindowPreprocess, neurosam3d_windows, sam_med3d_windows
 
 __all__ = [
+    "PRIOR_LOGIT",
     "FocusPreprocess",
     "Frame",
     "Preprocess",

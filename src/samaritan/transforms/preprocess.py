@@ -22,6 +22,9 @@ from samaritan.errors import ConfigError
 from samaritan.geometry import FloatArray, Grid
 from samaritan.volume import Volume
 
+PRIOR_LOGIT = 6.0
+"""A mask drawn by a person counts as logits of at most this size: a probability of 0.9975."""
+
 
 @dataclass(frozen=True)
 class Prompting:
