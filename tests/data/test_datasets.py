@@ -217,7 +217,9 @@ def test_cubic_zoom_comes_after_augmentation(pairs) -> None:
 
 
 def test_a_label_beyond_the_classes_is_refused(pairs) -> None:
-    with pytest.raises(ConfigError, match=r"case '00_x' holds label 2, but there are 1 classes"):
+    with pytest.raises(
+        ConfigError, match=r"case '00_x' holds label 2, but the model is to have 1 class:"
+    ):
         SliceDataset(load_manifest(pairs), CHAIN, num_classes=1)
     assert SliceDataset(load_manifest(pairs), CHAIN, num_classes=8).num_classes == 8
 

@@ -17,7 +17,8 @@ from samaritan.data.slicing import SliceOptions, make_slices
 from samaritan.data.windows import Window
 from samaritan.infer.classes import predict_labels
 from samaritan.recipes import resolve
-from samaritan.train.runs import train, with_window
+from samaritan.train.chains import with_window
+from samaritan.train.runs import train
 from samaritan.transforms import SlicePreprocess
 
 GRID = Grid.from_spacing((20, 24, 4), (1.0, 1.5, 4.0), orientation="LAS")

@@ -174,9 +174,10 @@ class SliceDataset(_Pictures):
         self.num_classes = max(named, *held, 1) if num_classes is None else num_classes
         if max(held) > self.num_classes:
             case = manifest.cases[int(np.argmax(held))]
+            count = f"{self.num_classes} class{'es' * (self.num_classes > 1)}"
             raise ConfigError(
-                f"case {case.id!r} holds label {max(held)}, but there are {self.num_classes} classes: "
-                "set the number of classes, or renumber the labels"
+                f"case {case.id!r} holds label {max(held)}, but the model is to have {count}: set the number "
+                "of classes (model.num_classes), or renumber the labels"
             )
 
     def __getitem__(self, key: int | Draw) -> Item:
