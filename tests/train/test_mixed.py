@@ -108,8 +108,9 @@ def run(path, *settings, resume=False, n=12):
     step = mixed_step(recipe.prompts, recipe.loss)
     work = Work(model, step, Discs(n), judge, Discs(4, seed=7), FocusPreprocess().to_dict())
     folder, machine = RunFolder(path), Machine("float32", "cpu")
-    if not resume:
+    if not resume and machine.leads:
         folder.create(recipe, {}, {"fingerprint": "toy"})
+    machine.wait()
     trainer = Trainer(recipe, work, folder, machine)
     return trainer, trainer.run(resume=resume)
 

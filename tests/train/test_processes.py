@@ -19,12 +19,15 @@ from safetensors.torch import load_file
 from samaritan.train.log import read_log
 
 TOYS = Path(__file__).with_name("toys.py")
+GLOO = Path(__file__).with_name("gloo.py")
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
 
 
-def start(folder: Path, *args: str, **environment: str) -> subprocess.Popen[str]:
+def start(
+    folder: Path, *args: str, program: Path = TOYS, **environment: str
+) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, str(TOYS), str(folder), *args],
+        [sys.executable, str(program), str(folder), *args],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -76,7 +79,7 @@ def test_a_killed_run_goes_on_with_the_same_losses(tmp_path, task) -> None:
     assert not [p for p in (tmp_path / "killed").iterdir() if p.name.startswith(".tmp")]
 
 
-def together(folder: Path, *args: str) -> None:
+def together(folder: Path, *args: str, program: Path = TOYS) -> None:
     """Run two processes over gloo, as torchrun would."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -88,10 +91,16 @@ def together(folder: Path, *args: str) -> None:
         "ACCELERATE_USE_CPU": "true",
     }
     processes = [
-        start(folder, *args, **shared, RANK=str(rank), LOCAL_RANK=str(rank)) for rank in (0, 1)
+        start(folder, *args, program=program, **shared, RANK=str(rank), LOCAL_RANK=str(rank))
+        for rank in (0, 1)
     ]
-    for process in processes:
-        finish(process)
+    try:
+        for process in processes:
+            finish(process)
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
 
 
 @pytest.mark.slow
@@ -113,3 +122,45 @@ def test_two_processes_learn_as_one_with_twice_the_batch(tmp_path, task) -> None
     first, second = (load_file(tmp_path / n / "last.safetensors") for n in ("two", "one"))
     for name in first:
         assert torch.allclose(first[name], second[name], atol=1e-4), name
+
+
+def kept(folder: Path, what: str) -> list[dict[str, Any]]:
+    """What each of two processes found."""
+    together(folder, what, program=GLOO)
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
+
+
+@pytest.mark.slow
+def test_two_processes_share_the_gradients_of_iterated_clicks(tmp_path) -> None:
+    """T12 of the specification: published code calls parts of what is wrapped, and shares nothing."""
+    one, two = kept(tmp_path / "found", "gradients")
+    assert one["summed"].keys() == two["summed"].keys() == one["own"].keys()
+    assert all(torch.equal(one["summed"][name], two["summed"][name]) for name in one["summed"])
+    for name, found in one["summed"].items():
+        mean = (one["own"][name] + two["own"][name]) / 2
+        assert torch.allclose(found, mean, rtol=1e-4, atol=1e-6), name
+    for found in (one, two):  # the wrapper never learns that a step was taken
+        assert all(
+            torch.equal(found["published"][name], found["own"][name]) for name in found["own"]
+        )
+    differing = [n for n in one["own"] if not torch.allclose(one["own"][n], two["own"][n])]
+    assert len(differing) > 0.9 * len(one["own"])
+
+
+@pytest.mark.slow
+def test_two_processes_have_the_same_statistics_of_batches(tmp_path) -> None:
+    one, two = kept(tmp_path / "found", "statistics")
+    for name, found in one["averaged"].items():
+        assert torch.equal(found, two["averaged"][name])
+        if found.is_floating_point():
+            assert not torch.allclose(one["own"][name], two["own"][name])
+            assert torch.allclose(found, (one["own"][name] + two["own"][name]) / 2)
+
+
+@pytest.mark.slow
+def test_two_processes_end_with_one_model(tmp_path) -> None:
+    """Batch norms count what each process saw; what is validated and written is the same in both."""
+    one, two = kept(tmp_path / "found", "run")
+    for kind in ("held", "averaged"):
+        assert any(name.endswith("running_var") for name in one[kind])
+        assert all(torch.equal(value, two[kind][name]) for name, value in one[kind].items())

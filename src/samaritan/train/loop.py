@@ -29,6 +29,7 @@ from samaritan.train.machine import Machine, saving_memory
 from samaritan.train.optim import build_optimizer, hold_still
 from samaritan.train.samples import draw_samples
 from samaritan.train.sampling import Group, generator, plan_epoch, seed_of
+from samaritan.train.state import statistics
 from samaritan.train.steps import Batch, StepLoss
 
 logger = logging.getLogger(__name__)
@@ -184,6 +185,7 @@ class Trainer:
         self.machine.clip(parameters, self.recipe.run.clip_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
+        self.machine.average(statistics(self.model).values())
         if self.average is not None:
             self.average.update(self.model)
         return sums

@@ -83,6 +83,17 @@ class Machine:
         for p, piece in zip(found, pieces, strict=True):
             p.grad = piece.view_as(p)
 
+    def average(self, values: Iterable[Tensor]) -> None:
+        """Put the mean over all processes into tensors, those that hold counts excepted."""
+        floats = [value for value in values if value.is_floating_point()]
+        if self.world == 1 or not floats:
+            return
+        flat = torch.cat([value.detach().flatten() for value in floats]) / self.world
+        torch.distributed.all_reduce(flat)
+        pieces = torch.split(flat, [value.numel() for value in floats])
+        for value, piece in zip(floats, pieces, strict=True):
+            value.detach().copy_(piece.view_as(value))
+
     def clip(self, parameters: Iterable[nn.Parameter], norm: float | None) -> None:
         """Shorten the gradient to a norm."""
         if norm is not None:
