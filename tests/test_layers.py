@@ -20,7 +20,7 @@ SOURCE = ROOT / "src" / "samaritan"
 LAYERS = (
     {"_version", "errors"},
     {"optional"},
-    {"geometry"},
+    {"geometry", "resampling"},
     {"volume"},
     {"prompts"},
     {"io", "transforms", "models", "adapt", "losses", "metrics", "simulate", "phantoms"},
@@ -45,7 +45,7 @@ TORCH_ROOMS = {
 """Rooms that may import torch at all; the command line may inside functions."""
 
 LIGHT_MODULES = (
-    "errors", "optional", "geometry", "volume", "prompts", "io", "phantoms", "pictures",
+    "errors", "optional", "geometry", "resampling", "volume", "prompts", "io", "phantoms", "pictures",
     "metrics", "evaluation", "cli", "__main__",
 )  # fmt: skip
 """Modules whose import must not bring torch."""

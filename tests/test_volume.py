@@ -191,8 +191,8 @@ def test_threads_and_single_agree(monkeypatch) -> None:
     many = [volume.to_grid(target, interpolation=i, fill=3) for i in ("linear", "nearest")]
     assert target.n_voxels >= 2**18
     monkeypatch.setattr(os, "cpu_count", lambda: 1)
-    monkeypatch.setattr("samaritan.volume.ThreadPoolExecutor", None)
-    monkeypatch.setattr("samaritan.volume.itertools.pairwise", lambda edges: [(0, edges[-1])])
+    monkeypatch.setattr("samaritan.resampling.ThreadPoolExecutor", None)
+    monkeypatch.setattr("samaritan.resampling.itertools.pairwise", lambda edges: [(0, edges[-1])])
     one = [volume.to_grid(target, interpolation=i, fill=3) for i in ("linear", "nearest")]
     for a, b in zip(many, one, strict=True):
         assert np.abs(a.array - b.array).max() < 1e-5

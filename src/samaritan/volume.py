@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import itertools
-import math
-import os
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from samaritan.errors import GeometryError
 from samaritan.geometry import Grid, checked_axes
+from samaritan.resampling import Interpolation, fitting, resample
 
 Array = npt.NDArray[Any]
-Interpolation = Literal["nearest", "linear"]
 
 LATTICE_TOLERANCE = 1e-3
 """Two lattices coincide if no voxel centre is off by more: a part of a voxel."""
@@ -120,7 +116,7 @@ class Volume:
         inner = self.array[tuple(slice(a, max(a, b)) for a, b in zip(low, high, strict=True))]
         if inner.shape[:3] == tuple(shape):
             return replace(self, array=inner, grid=grid)
-        array = np.full((*shape, *self.array.shape[3:]), _fitting(fill, self.dtype), self.dtype)
+        array = np.full((*shape, *self.array.shape[3:]), fitting(fill, self.dtype), self.dtype)
         if inner.size:
             array[tuple(slice(a, b) for a, b in zip(low - begin, high - begin, strict=True))] = (
                 inner
@@ -180,7 +176,11 @@ class Volume:
             return moved
         dtype = np.dtype(np.float32) if interpolation == "linear" else self.array.dtype
         planes = [self.array] if self.array.ndim == 3 else np.moveaxis(self.array, 3, 0)
-        resampled = [_resample(p, self.grid, grid, interpolation, fill, dtype) for p in planes]
+        step = np.linalg.solve(self.grid.affine, grid.affine)
+        resampled = [
+            resample(p, step, grid.shape, interpolation=interpolation, fill=fill, dtype=dtype)
+            for p in planes
+        ]
         array = resampled[0] if self.array.ndim == 3 else np.stack(resampled, axis=-1)
         return replace(self, array=array, grid=grid)
 
@@ -257,78 +257,3 @@ class LabelMap(Volume):
 def smallest_label_dtype(largest: int) -> np.dtype[Any]:
     """Choose the smallest unsigned type that holds a label."""
     return np.dtype(np.uint8 if largest < 2**8 else np.uint16 if largest < 2**16 else np.uint32)
-
-
-def _fitting(fill: float, dtype: np.dtype[Any]) -> float | int:
-    """Return a fill value that `dtype` holds exactly, or raise."""
-    if dtype.kind in "ui":
-        limits = np.iinfo(dtype)
-        if not (math.isfinite(fill) and limits.min <= fill <= limits.max and fill == int(fill)):
-            raise GeometryError(
-                f"voxels of type {dtype} cannot be filled with {fill}: expected a whole number from "
-                f"{limits.min} to {limits.max}. Convert the array to float32 first if this is intended"
-            )
-        return int(fill)
-    return fill
-
-
-def _resample(
-    source: Array,
-    source_grid: Grid,
-    grid: Grid,
-    interpolation: Interpolation,
-    fill: float,
-    dtype: np.dtype[Any],
-) -> Array:
-    """Interpolate one channel onto `grid`, slabs of the first axis in threads."""
-    from scipy import ndimage
-
-    step = np.linalg.solve(source_grid.affine, grid.affine)
-    fill = _fitting(fill, dtype)
-    ours = {"b1": np.uint8, "f2": np.float32}.get(dtype.str[1:], dtype)  # ndimage knows neither
-    out = np.empty(grid.shape, ours)
-    data = source.view(np.uint8) if source.dtype == np.bool_ else source
-    if data.dtype == np.float16:
-        data = data.astype(np.float32)
-    ends = grid.corners() @ step[:3, :3].T + step[:3, 3]
-    all_inside = bool(source_grid.contains(ends).all())
-
-    def one_slab(bounds: tuple[int, int]) -> None:
-        first, last = bounds
-        offset = step[:3, 3] + step[:3, 0] * first
-        slab = out[first:last]
-        ndimage.affine_transform(
-            data,
-            step[:3, :3],
-            offset,
-            output=slab,
-            output_shape=slab.shape,
-            order=1 if interpolation == "linear" else 0,
-            mode="nearest",
-            prefilter=False,
-        )
-        if not all_inside:
-            slab[_outside(source.shape, step[:3, :3], offset, slab.shape)] = fill
-
-    workers = min(os.cpu_count() or 1, 8)
-    edges = np.linspace(0, grid.shape[0], min(grid.shape[0], 4 * workers) + 1).astype(int).tolist()
-    slabs = list(itertools.pairwise(edges))
-    if grid.n_voxels < 2**18 or len(slabs) == 1:
-        one_slab((0, grid.shape[0]))
-    else:
-        with ThreadPoolExecutor(workers) as pool:
-            list(pool.map(one_slab, slabs))
-    return out.view(np.bool_) if dtype == np.bool_ else out.astype(dtype, copy=False)
-
-
-def _outside(
-    shape: tuple[int, ...], matrix: Array, offset: Array, out_shape: tuple[int, ...]
-) -> npt.NDArray[np.bool_]:
-    """Mark output voxels whose centre lies in no voxel of a source of `shape`."""
-    outside = np.zeros(out_shape, bool)
-    axes = [np.arange(n, dtype=np.float32) for n in out_shape]
-    for source_axis, n in enumerate(shape):
-        i, j, k = (matrix[source_axis, a] * axes[a] for a in range(3))
-        where = offset[source_axis] + i[:, None, None] + j[None, :, None] + k[None, None, :]
-        outside |= (where < -0.5) | (where >= n - 0.5)
-    return outside
