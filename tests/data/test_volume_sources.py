@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from data.toys import GRID, labels, volume
 
 from samaritan.data import SourceOptions, check, find_source, load_manifest
+from samaritan.data.converting import ConvertOptions, convert
 from samaritan.data.reading import case_labels
-from samaritan.errors import FileError
+from samaritan.data.volumes import CropDataset
+from samaritan.errors import ConfigError, CorruptFile, FileError
+from samaritan.transforms import neurosam3d_windows
 
 
 def mask(path, *, box=(1, 3)):
@@ -134,3 +140,77 @@ def test_further_images_have_classes_that_end_alike(neurosam3d) -> None:
     assert (found["a_T1"].objects, found["a_T1"].modality) == (("lesion",), "MR")
     assert found["a"].objects == ("liver",)
     assert found["a_T1"].patient == found["a"].patient
+
+
+def index(path, root, folder=""):
+    """Write the list of the masks of a NeuroSAM3D folder, with paths below `folder`."""
+    rows = [
+        {
+            "image": f"{folder}AMOS/imagesTr/{file.name}",
+            "label": f"{folder}{file.relative_to(root).as_posix()}",
+            "class": file.parent.name,
+            "volume": 48.0,
+            "spacing": "(1.0, 1.5, 4.0)",
+        }
+        for file in sorted((root / "AMOS/labelsTr").rglob("*.nii.gz"))
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(rows))
+    return rows
+
+
+@pytest.mark.parametrize("folder", ["", "neuro/"])
+def test_an_index_is_the_folder_that_it_lists(neurosam3d, folder) -> None:
+    """Paths are relative to the file, or to where the program that wrote it was run."""
+    file = neurosam3d / "AMOS_Tr.json"
+    index(file, neurosam3d, folder)
+    assert find_source(file) == "neurosam3d_index"
+    listed = load_manifest(file)
+    known = [c for c in load_manifest(neurosam3d) if c.split == "train"]
+    assert [(c.id, c.objects, c.patient, c.group, c.split) for c in listed] == [
+        (c.id, c.objects, c.patient, c.group, None) for c in known
+    ]
+    assert check(listed).ok
+    for one, two in zip(listed, known, strict=True):
+        a, b = (case_labels(m, c) for m, c in ((listed, one), (load_manifest(neurosam3d), two)))
+        assert all(np.array_equal(x.array, y.array) for x, y in zip(a, b, strict=True))
+
+
+def test_what_conversion_lists_is_read_again(neurosam3d, tmp_path) -> None:
+    convert(load_manifest(neurosam3d), tmp_path / "out", ConvertOptions("neurosam3d"))
+    listed = load_manifest(tmp_path / "out/AMOS_Val.json")
+    assert [(c.id, c.split) for c in listed] == [("c", "val")]
+    assert len(load_manifest(tmp_path / "out/AMOS_Tr.json")) == 2
+
+
+def test_small_masks_of_an_index_are_left_out_of_training(neurosam3d) -> None:
+    index(neurosam3d / "AMOS_Tr.json", neurosam3d)
+    mask(neurosam3d / "AMOS/labelsTr/liver/a.nii.gz", box=(1, 2))  # 4 voxels of 6 mm3
+    chain = replace(neurosam3d_windows(), size=(4, 4, 4))
+    listed = load_manifest(neurosam3d / "AMOS_Tr.json")
+    assert len(CropDataset(listed, chain, min_volume_mm3=24)) == 3
+    kept = CropDataset(listed, chain, min_volume_mm3=25)
+    assert (len(kept), kept.skipped) == (2, 1)
+
+
+def test_images_of_one_name_in_several_folders_stay_apart(tmp_path) -> None:
+    rows = [{"image": f"{p}/a.nii.gz", "label": f"{p}/m.nii.gz", "class": 1} for p in ("x", "y")]
+    for row in rows:
+        volume(tmp_path / row["image"])
+        mask(tmp_path / row["label"])
+    (tmp_path / "overall_Tr.json").write_text(json.dumps(rows))
+    assert [(c.id, c.patient, c.objects) for c in load_manifest(tmp_path / "overall_Tr.json")] == [
+        ("x/a", "a", ("1",)), ("y/a", "a", ("1",)),
+    ]  # fmt: skip
+
+
+def test_wrong_rows_of_an_index_are_all_told(tmp_path) -> None:
+    file = tmp_path / "AMOS_Tr.json"
+    file.write_text('[{"image": "a", "label": "b", "class": "c"}, {"image": "a"}, 3]')
+    with pytest.raises(ConfigError, match=r"(?s)2 problems.*row 1 needs.*row 2 needs"):
+        load_manifest(file)
+    file.write_text('[{"image": "a", "label": "b", "class": ')
+    with pytest.raises(CorruptFile, match="is not valid JSON"):
+        load_manifest(file)
+    file.write_text('[{"image": "a.nii.gz", "label": "b.nii.gz", "class": "c"}]')
+    assert "missing" in {p.kind for p in check(load_manifest(file)).problems}

@@ -12,6 +12,7 @@ from samaritan.data.manifest_files import is_manifest, merged
 from samaritan.data.sources import (
     dicom,
     neurosam3d,
+    neurosam3d_index,
     nnunet,
     pairs,
     sam_med2d,
@@ -51,6 +52,7 @@ KINDS: dict[str, _Found] = {
     "nnunet": (nnunet.recognise, nnunet.manifest),
     "sam_med3d": (sam_med3d.recognise, sam_med3d.manifest),
     "neurosam3d": (neurosam3d.recognise, neurosam3d.manifest),
+    "neurosam3d_index": (neurosam3d_index.recognise, neurosam3d_index.manifest),
     "sam_med2d": (sam_med2d.recognise, sam_med2d.manifest),
     "synapse": (synapse.recognise, synapse.manifest),
     "pairs": (pairs.recognise, pairs.manifest),
@@ -78,9 +80,9 @@ def find_source(path: str | os.PathLike[str]) -> str:
     raise FileError(
         f"{where} is no data set that is known here. Known are: a manifest (.json, .csv) or a folder "
         "with manifest.json; an nnU-Net folder with dataset.json; SAM-Med3D's TARGET/DATASET/imagesTr and "
-        "labelsTr; NeuroSAM3D's imagesTr and labelsTr/CLASS; images/ beside masks/ or labels/ with the "
-        "same names; SAM-Med2D's image2label_train.json and label2image_test.json; Synapse .npz slices and "
-        ".npy.h5 volumes; folders of DICOM series; a folder of such folders"
+        "labelsTr; NeuroSAM3D's imagesTr and labelsTr/CLASS, or its index DATASET_Tr.json; images/ beside "
+        "masks/ or labels/ with the same names; SAM-Med2D's image2label_train.json and label2image_test.json; "
+        "Synapse .npz slices and .npy.h5 volumes; folders of DICOM series; a folder of such folders"
     )
 
 
