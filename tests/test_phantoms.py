@@ -176,7 +176,7 @@ def test_one_voxel_thick_phantom_is_a_slice_of_the_whole(ct) -> None:
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        ({"kind": "pet"}, "known: ct, mr"),
+        ({"kind": "pet"}, "known: ct, mr, shapes"),
         ({"lesions": -1}, "cannot be negative"),
         ({"noise": -2.0}, "cannot be negative"),
     ],
@@ -184,6 +184,80 @@ def test_one_voxel_thick_phantom_is_a_slice_of_the_whole(ct) -> None:
 def test_wrong_arguments_are_told(arguments, text) -> None:
     with pytest.raises(ConfigError, match=text):
         phantom(**arguments)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_shapes_are_objects_with_labels_from_one_on(seed) -> None:
+    made = phantom("shapes", shape=(40, 36, 32), seed=seed)
+    labels = made.labels
+    assert labels.grid.same_as(made.image.grid)
+    assert made.image.dtype == np.uint16
+    assert labels.labels() == list(labels.names) == list(range(1, len(labels.names) + 1))
+    assert np.bincount(labels.array.ravel())[1:].min(initial=27) >= 27
+    assert len(set(labels.names.values())) == len(labels.names)
+    assert all(1 <= side <= 3 for side in made.image.grid.spacing_mm)
+    assert made.image.meta["source"] == "phantom"
+
+
+def test_shapes_of_one_seed_are_the_same_and_of_another_not() -> None:
+    one, two, other = (phantom("shapes", shape=(40, 36, 32), seed=s) for s in (5, 5, 6))
+    assert np.array_equal(one.image.array, two.image.array)
+    assert np.array_equal(one.labels.array, two.labels.array)
+    assert one.labels.names == two.labels.names
+    assert one.image.grid.same_as(two.image.grid)
+    assert not np.array_equal(one.labels.array, other.labels.array)
+
+
+def test_shapes_differ_in_brightness_kind_and_number_of_pieces() -> None:
+    from scipy import ndimage
+
+    kinds, pieces, counts = set[str](), list[int](), list[int]()
+    for seed in range(12):
+        made = phantom("shapes", shape=(48, 48, 48), seed=seed, noise=0)
+        names = made.labels.names
+        counts.append(len(names))
+        kinds |= {name.split()[0] for name in names.values()}
+        for value in names:
+            pieces.append(ndimage.label(made.labels.array == value)[1])
+        levels = ndimage.mean(made.image.array, made.labels.array, list(names))
+        assert len(names) < 2 or np.ptp(levels) > 20
+    assert {"ellipsoid", "blob", "tube", "plate", "cluster", "lesion"} <= kinds
+    assert {"part", "wall", "cavity", "region"} <= kinds
+    assert max(pieces) >= 4
+    assert max(counts) > 2 * min(counts)
+
+
+def test_shapes_stand_out_from_what_is_around_them() -> None:
+    from scipy import ndimage
+
+    apart = []
+    for seed in range(8):
+        made = phantom("shapes", shape=(48, 48, 48), seed=seed, noise=0)
+        image = made.image.array.astype(float)
+        for value in made.labels.names:
+            inside = made.labels.array == value
+            ring = ndimage.binary_dilation(inside, iterations=3) & ~inside
+            apart.append(abs(image[inside].mean() - image[ring].mean()))
+    assert np.median(apart) > 80
+    assert np.percentile(apart, 10) > 10
+
+
+def test_shapes_come_on_any_grid() -> None:
+    flat = phantom("shapes", shape=(40, 50, 1), seed=1)
+    assert flat.image.shape == (40, 50, 1)
+    thick = phantom("shapes", shape=(40, 50, 9), spacing_mm=(1, 1, 6), orientation="SRP", seed=1)
+    assert thick.image.grid.orientation == "SRP"
+    assert thick.image.grid.spacing_mm == pytest.approx((1, 1, 6))
+    again = phantom("shapes", grid=thick.image.grid, seed=1)
+    assert np.array_equal(again.labels.array, thick.labels.array)
+
+
+def test_noise_leaves_shapes_as_they_are() -> None:
+    clean, noisy = (phantom("shapes", shape=(40, 36, 32), seed=3, noise=n) for n in (0, 50))
+    assert np.array_equal(clean.labels.array, noisy.labels.array)
+    difference = noisy.image.array.astype(float) - clean.image.array
+    bright = clean.image.array > 300
+    assert difference[bright].std() == pytest.approx(50, rel=0.2)
 
 
 @pytest.mark.parametrize("kind", ["ultrasound", "xray", "skin"])

@@ -15,14 +15,19 @@ def make_phantom(
     labels: Annotated[
         Path | None, typer.Option("--labels", "-l", help="Where to write its labels.")
     ] = None,
-    kind: Annotated[str, typer.Option(help="ct or mr.")] = "ct",
+    kind: Annotated[str, typer.Option(help="ct, mr, or shapes: objects of no anatomy.")] = "ct",
     shape: Annotated[str, typer.Option(help="Voxels along each axis.")] = "128,128,96",
-    spacing: Annotated[str, typer.Option(help="Voxel sides in millimetres.")] = "2.5,2.5,3",
+    spacing: Annotated[
+        str | None,
+        typer.Option(
+            help="Voxel sides in millimetres; by default 2.5,2.5,3, for shapes random ones."
+        ),
+    ] = None,
     orientation: Annotated[str, typer.Option(help="Where the array axes point.")] = "LPS",
     oblique: Annotated[float, typer.Option(help="Tilt in degrees.")] = 0.0,
-    seed: Annotated[int, typer.Option(help="Another seed is another body.")] = 0,
+    seed: Annotated[int, typer.Option(help="Another seed is another image.")] = 0,
 ) -> None:
-    """Make a computed image of a body, with labels: for trying things without data. It is no patient."""
+    """Make a computed image of a body or of shapes, with labels, to try things without data. No patient."""
     from samaritan.cli.console import bars
     from samaritan.errors import ConfigError
     from samaritan.io import write
@@ -41,7 +46,7 @@ def make_phantom(
         made = phantom(
             kind,  # type: ignore[arg-type]
             shape=(int(i), int(j), int(k)),
-            spacing_mm=three(spacing, "spacing"),
+            spacing_mm=None if spacing is None else three(spacing, "spacing"),
             orientation=orientation,
             oblique_degrees=oblique,
             seed=seed,

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from samaritan.errors import ConfigError
 from samaritan.geometry import Grid
 from samaritan.phantoms.anatomy import LABEL_OF, LEVELS, ORGANS, Lesion, Organ, lesions, organs
+from samaritan.phantoms.assorted import assorted, draw_spacing
 from samaritan.phantoms.shapes import Waves, rotation
 from samaritan.volume import LabelMap, Volume
 
@@ -59,10 +60,10 @@ class _Scene:
 
 
 def phantom(
-    kind: Literal["ct", "mr"] = "ct",
+    kind: Literal["ct", "mr", "shapes"] = "ct",
     *,
     shape: Sequence[int] = (160, 128, 100),
-    spacing_mm: Sequence[float] = (2.5, 2.5, 3.0),
+    spacing_mm: Sequence[float] | None = None,
     orientation: str = "LPS",
     oblique_degrees: float = 0.0,
     grid: Grid | None = None,
@@ -70,21 +71,24 @@ def phantom(
     lesions: int = 3,
     noise: float | None = None,
 ) -> Phantom:
-    """Compute a trunk from the pelvis to the chest, seen by CT or MR.
+    """Compute a trunk from the pelvis to the chest, seen by CT or MR, or a volume of objects of no anatomy.
 
     The anatomy is defined in millimetres in the patient and depends on `seed` and `lesions` alone: any grid
-    shows the same organs in the same places. Only noise belongs to the voxels.
+    shows the same organs in the same places. Only noise belongs to the voxels. Shapes belong to the grid:
+    another shape or spacing is another scene.
 
     Args:
-        kind: "ct" gives int16 Hounsfield units, "mr" uint16 with bias field and Rician noise.
+        kind: "ct" gives int16 Hounsfield units, "mr" uint16 with bias field and Rician noise; "shapes"
+            uint16, up to 255 objects of any form, brightness and texture beside and inside each other.
         shape: voxels along each array axis; the default covers the trunk in orientation LPS.
-        spacing_mm: voxel side along each array axis.
+        spacing_mm: voxel side along each array axis; None takes 2.5, 2.5 and 3, for shapes random ones.
         orientation: where each array axis points.
         oblique_degrees: turns the grid about its centre, off all patient axes.
         grid: the grid to use instead of the four arguments above.
         seed: one seed, one patient.
-        lesions: how many lesions lie in liver, spleen and kidneys.
-        noise: standard deviation in the units of the image; None takes a usual one, 0 none.
+        lesions: how many lesions lie in liver, spleen and kidneys; shapes draw their own number.
+        noise: standard deviation in the units of the image; None takes a usual one (for shapes a random one),
+            0 none.
 
     Raises:
         ConfigError: if `kind` is not known, or `lesions` or `noise` is negative.
@@ -93,11 +97,15 @@ def phantom(
     >>> made.image.dtype, made.labels.names[15], len(made.lesions)
     (dtype('int16'), 'liver', 3)
     """
-    if kind not in LEVELS:
-        raise ConfigError(f"no phantom of kind {kind!r}; known: {', '.join(LEVELS)}")
+    if kind not in (*LEVELS, "shapes"):
+        raise ConfigError(f"no phantom of kind {kind!r}; known: {', '.join(LEVELS)}, shapes")
     if lesions < 0 or (noise is not None and noise < 0):
         raise ConfigError(f"lesions and noise cannot be negative, got {lesions} and {noise}")
-    grid = grid or _centred(shape, spacing_mm, orientation, oblique_degrees)
+    if kind == "shapes":
+        spacing_mm = spacing_mm or draw_spacing(np.random.default_rng([seed, 5]))
+        grid = grid or _centred(shape, spacing_mm, orientation, oblique_degrees)
+        return _shapes(grid, seed, noise)
+    grid = grid or _centred(shape, spacing_mm or (2.5, 2.5, 3.0), orientation, oblique_degrees)
     scene, found = _scene(kind, seed, lesions, _NOISE[kind] if noise is None else noise)
     image = np.empty(grid.shape, np.int16 if kind == "ct" else np.uint16)
     labels = np.empty(grid.shape, np.uint8)
@@ -116,6 +124,18 @@ def phantom(
         Volume(image, grid, meta=meta, notes=(NOTE,)),
         LabelMap(labels, grid, meta=meta, notes=(NOTE,), names=names),
         tuple(found),
+    )
+
+
+def _shapes(grid: Grid, seed: int, noise: float | None) -> Phantom:
+    """Draw objects of no anatomy on a grid."""
+    image, labels, names = assorted(
+        grid.shape, grid.spacing_mm, rng=np.random.default_rng([seed, 4]), noise=noise
+    )
+    meta = {"source": "phantom", "modality": "SHAPES", "seed": seed}
+    return Phantom(
+        Volume(image, grid, meta=meta, notes=(NOTE,)),
+        LabelMap(labels, grid, meta=meta, notes=(NOTE,), names=names),
     )
 
 
