@@ -235,7 +235,8 @@ def test_what_is_no_image_is_refused_by_name(tmp_path: Path) -> None:
     cases = {
         "a.pkl": (b"\x80\x04\x95abc.", UnsafeFile, "pickle"),
         "a.pth": (b"PK\x03\x04abc", UnsafeFile, "pickle"),
-        "a.npz": (b"PK\x03\x04abc", UnsupportedFormat, "zip archive"),
+        "a.npz": (b"PK\x03\x04abc", CorruptFile, "truncated, or no .npz file"),
+        "a.zip": (b"PK\x03\x04abc", UnsupportedFormat, "zip archive"),
         "a.npy": (b"\x93NUMPY\x01\x00", UnsupportedFormat, "no geometry"),
         "a.raw": (b"abc", UnsupportedFormat, "without a header"),
         "a.xyz": (b"abc", UnsupportedFormat, "format is not known. Samaritan reads NIfTI"),

@@ -6,21 +6,18 @@ every global that the pickle names, and for every torch storage the size that it
 
 from __future__ import annotations
 
-import _compat_pickle
 import io
 import pickletools
 from dataclasses import dataclass, field
 from typing import Any
 
+from samaritan.io.pickle_machine import DAMAGE, PickleMachine, dotted_name
+
 MAX_PICKLE_BYTES = 64 * 2**20
 """Longest pickle that is looked at; the tensors of a checkpoint are stored beside it, not in it."""
 
-_DAMAGE = (ValueError, IndexError, KeyError, EOFError, OverflowError, TypeError)
 _MAX_DEPTH = 50
-_MARK = object()
 _UNKNOWN = object()
-_PUTS = ("PUT", "BINPUT", "LONG_BINPUT")
-_GETS = ("GET", "BINGET", "LONG_BINGET")
 
 
 @dataclass(frozen=True)
@@ -70,87 +67,39 @@ def scan(stream: io.BytesIO) -> PickleFacts:
     """
     facts = PickleFacts()
     try:
-        _Tracer(facts).follow(stream)
-    except (*_DAMAGE, DeprecationWarning) as error:  # the warning: escapes in a damaged name
+        _Tracer(facts).trace(stream)
+    except DAMAGE as error:
         facts.damage = f"its pickle is damaged or cut off: {error}"
     return facts
 
 
-class _Tracer:
-    """A pickle machine that knows constants, tuples and names, and nothing else."""
+class _Tracer(PickleMachine):
+    """Knows constants, tuples and names, and nothing else."""
 
     def __init__(self, facts: PickleFacts) -> None:
+        super().__init__()
         self.facts = facts
-        self.stack: list[Any] = []
-        self.memo: dict[int, Any] = {}
 
-    def follow(self, stream: io.BytesIO) -> None:
-        for op, arg, _ in pickletools.genops(stream):
-            self.step(op, arg)
-        self.facts.value = self.facts.value if isinstance(self.facts.value, int | str) else None
+    def trace(self, stream: io.BytesIO) -> None:
+        try:
+            self.follow(stream)
+        finally:
+            self.facts.protocol = self.protocol
+        self.facts.value = self.result if isinstance(self.result, int | str) else None
 
-    def step(self, op: pickletools.OpcodeInfo, arg: Any) -> None:
-        name = op.name
-        if name in _PUTS or name == "MEMOIZE":
-            self.memo[len(self.memo) if name == "MEMOIZE" else int(arg)] = self.stack[-1]
-        elif name in _GETS:
-            self.stack.append(self.memo[int(arg)])
-        elif name == "MARK":
-            self.stack.append(_MARK)
-        elif name == "PROTO":
-            self.facts.protocol = int(arg)
-        else:
-            popped = self.pop(op)
-            if name == "STOP":
-                self.facts.value = popped[0]
-            self.push(op, arg, popped)
-
-    def pop(self, op: pickletools.OpcodeInfo) -> list[Any]:
-        """Take from the stack what the opcode takes; of a marked slice, all that lies above the mark."""
-        if pickletools.markobject in op.stack_before or (
-            op.name == "POP" and self.stack and self.stack[-1] is _MARK
-        ):
-            at = len(self.stack) - 1
-            while self.stack[at] is not _MARK:
-                at -= 1
-            items = self.stack[at + 1 :]
-            del self.stack[at:]
-            below = op.stack_before.index(pickletools.markobject) if op.stack_before else 0
-            return self.take(below) + items
-        return self.take(len(op.stack_before))
-
-    def take(self, n: int) -> list[Any]:
-        if n > len(self.stack):
-            raise ValueError("it takes more from its stack than it put there")
-        items = self.stack[len(self.stack) - n :]
-        del self.stack[len(self.stack) - n :]
-        return items
-
-    def push(self, op: pickletools.OpcodeInfo, arg: Any, popped: list[Any]) -> None:
-        """Put on the stack what the opcode leaves there."""
-        name = op.name
-        if name in ("GLOBAL", "INST"):
-            module, _, attribute = str(arg).partition(" ")
-            value: Any = self.named(module, attribute)
-        elif name == "STACK_GLOBAL":
-            value = self.named(*(v if isinstance(v, str) else "?" for v in popped))
-        elif name.startswith("EXT"):
-            value = self.named("copyreg", f"extension_{arg}")
-        elif name in ("PERSID", "BINPERSID"):
-            value = self.claim(popped[0] if popped else None)
-        elif name.startswith("TUPLE"):
-            value = self.tuple_of(popped)
-        elif name == "EMPTY_TUPLE":
-            value = ()
-        elif name == "DUP":
-            self.stack += [popped[0], popped[0]]
-            return
-        elif arg is not None and not op.stack_before:
-            value = arg
-        else:
-            value = None if name == "NONE" else _UNKNOWN
-        if op.stack_after:
-            self.stack.append(value)
+    def value_of(self, op: pickletools.OpcodeInfo, arg: Any, popped: list[Any]) -> Any:
+        asked = dotted_name(op, arg, popped)
+        if asked is not None:
+            return self.named(asked)
+        if op.name in ("PERSID", "BINPERSID"):
+            return self.claim(popped[0] if popped else None)
+        if op.name.startswith("TUPLE"):
+            return self.tuple_of(popped)
+        if op.name == "EMPTY_TUPLE":
+            return ()
+        if arg is not None and not op.stack_before:
+            return arg
+        return None if op.name == "NONE" else _UNKNOWN
 
     def tuple_of(self, items: list[Any]) -> object:
         """A flat tuple as it is, a nested one by its depth: hashing a very deep one ends the process."""
@@ -161,12 +110,8 @@ class _Tracer:
             raise ValueError(f"it nests tuples more than {_MAX_DEPTH} deep")
         return tuple(items) if depth == 1 else _Nested(depth)
 
-    def named(self, module: str, attribute: str) -> Name:
-        """Record a global under its Python 3 name."""
-        if (module, attribute) in _compat_pickle.NAME_MAPPING:
-            module, attribute = _compat_pickle.NAME_MAPPING[module, attribute]
-        module = _compat_pickle.IMPORT_MAPPING.get(module, module)
-        dotted = f"{module}.{attribute}"
+    def named(self, dotted: str) -> Name:
+        """Record a global."""
         if dotted not in self.facts.globals:
             self.facts.globals.append(dotted)
         return Name(dotted)

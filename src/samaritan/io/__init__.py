@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from samaritan.errors import FileError, SamaritanError, UnsupportedFormat
-from samaritan.io.options import ComplexPart, Frame, Overlap, ReadOptions
+from samaritan.io.options import ComplexPart, Frame, Overlap, ReadOptions, SpacingOrder
 from samaritan.io.values import finite
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ __all__ = ["WRITABLE", "check_writable", "finite", "read", "read_labels", "write
 
 WRITABLE = (
     ".nii", ".nii.gz", ".hdr", ".img", ".nrrd", ".nhdr", ".seg.nrrd", ".mha", ".mhd", ".mgz", ".mgh",
-    ".png", ".tif", ".tiff", ".bmp", ".dcm",
+    ".png", ".tif", ".tiff", ".bmp", ".npz", ".dcm",
 )  # fmt: skip
 """Suffixes that `write` knows. `.dcm` writes a DICOM segmentation."""
 
@@ -41,6 +41,7 @@ def read(
     complex_part: ComplexPart = None,
     overlap: Overlap = "refuse",
     allow_gaps: bool = False,
+    spacing_order: SpacingOrder = "zyx",
     max_bytes: int | None = None,
 ) -> Volume:
     """Read an image with its geometry.
@@ -57,6 +58,7 @@ def read(
         complex_part: what to take of complex voxels: "magnitude", "real" or "imag".
         overlap: segments that overlap: "refuse", "merge" (the later wins) or "channels".
         allow_gaps: fill missing slices of a DICOM series with its lowest value, and note it.
+        spacing_order: of .npz files, whose arrays are (z, y, x): most tell spacing so, some as x, y, z.
         max_bytes: most memory that the voxels may take; by default four fifths of what is available.
 
     Raises:
@@ -69,6 +71,7 @@ def read(
         complex_part=complex_part,
         overlap=overlap,
         allow_gaps=allow_gaps,
+        spacing_order=spacing_order,
         max_bytes=max_bytes,
     )
     volume = _read(Path(path), options)
@@ -82,6 +85,7 @@ def read_labels(
     series: str | int | None = None,
     overlap: Literal["refuse", "merge"] = "refuse",
     names: Mapping[int, str] | None = None,
+    spacing_order: SpacingOrder = "zyx",
     max_bytes: int | None = None,
 ) -> LabelMap:
     """Read a segmentation as integers with names.
@@ -96,6 +100,7 @@ def read_labels(
         series: which DICOM series of a folder.
         overlap: segments that overlap: "refuse", or "merge" so that the later wins.
         names: names to use instead of those found.
+        spacing_order: of .npz files, as in `read`.
         max_bytes: most memory that the voxels may take.
 
     Raises:
@@ -104,7 +109,12 @@ def read_labels(
     from samaritan.io.labels import as_label_map
 
     options = ReadOptions(
-        frame=frame, series=series, overlap=overlap, indices=True, max_bytes=max_bytes
+        frame=frame,
+        series=series,
+        overlap=overlap,
+        indices=True,
+        spacing_order=spacing_order,
+        max_bytes=max_bytes,
     )
     where = Path(path)
     found = as_label_map(_read(where, options), where)
@@ -242,6 +252,10 @@ def _read(path: Path, options: ReadOptions) -> Volume:
         from samaritan.io import mgh
 
         return mgh.read(path, options)
+    if found == "npz":
+        from samaritan.io import npz
+
+        return npz.read(path, options)
     if found in ("analyze", "minc", "afni", "parrec"):
         from samaritan.io import legacy
 
@@ -282,6 +296,10 @@ def _write(
         from samaritan.io import raster
 
         raster.write(volume, path, _PICTURES[path.suffix.lower()])
+    elif name.endswith(".npz"):
+        from samaritan.io import npz_write
+
+        npz_write.write(volume, path)
     elif name.endswith(".dcm"):
         from samaritan.io import dicom_seg_write
 

@@ -13,12 +13,13 @@ from samaritan.io.raster import picture_format
 
 Family = Literal[
     "nifti", "nrrd", "metaimage", "mgh", "dicom", "PNG", "JPEG", "TIFF", "BMP",
-    "analyze", "minc", "afni", "parrec",
+    "analyze", "minc", "afni", "parrec", "npz",
 ]  # fmt: skip
 
 READABLE = (
     "NIfTI (.nii, .nii.gz, .hdr/.img), NRRD (.nrrd, .nhdr, .seg.nrrd), MetaImage (.mha, .mhd), "
-    "DICOM (files or a folder), MGH (.mgz, .mgh), MINC, AFNI, PAR/REC, Analyze, PNG, JPEG, TIFF, BMP"
+    "DICOM (files or a folder), MGH (.mgz, .mgh), MINC, AFNI, PAR/REC, Analyze, PNG, JPEG, TIFF, BMP, "
+    "the CVPR 2025 challenge's .npz"
 )
 
 
@@ -54,6 +55,8 @@ def _by_contents(head: bytes, path: Path) -> Family | None:
     text = head[:300].lstrip().lower()
     if text.startswith((b"objecttype", b"ndims", b"comment")) and b"=" in text:
         return "metaimage"
+    if head[:2] == b"PK" and path.suffix.lower() == ".npz":
+        return "npz"
     if head[:4] in (b"CDF\x01", b"CDF\x02", b"\x89HDF") and path.suffix.lower() == ".mnc":
         return "minc"
     return None
@@ -116,7 +119,7 @@ def _refuse_known(head: bytes, path: Path) -> None:
     ):
         raise UnsafeFile(f"{path} is a pickle, which could execute code when read; it is not read")
     if head[:4] == b"PK\x03\x04":
-        raise UnsupportedFormat(f"{path} is a zip archive (or .npz). Unpack it first")
+        raise UnsupportedFormat(f"{path} is a zip archive. Unpack it first")
     if head[:6] == b"\x93NUMPY":
         raise UnsupportedFormat(
             f"{path} is a bare NumPy array, which has no geometry. "

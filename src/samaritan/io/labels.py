@@ -15,7 +15,7 @@ from samaritan.volume import LabelMap, Volume
 
 _SIDECAR_BYTES = 4 << 20
 _SUFFIX = re.compile(
-    r"(\.seg\.nrrd|\.nii\.gz|\.nii|\.hdr|\.img|\.nrrd|\.nhdr|\.mha|\.mhd|\.mg[zh]|\.png|\.tiff?|\.bmp)$",
+    r"(\.seg\.nrrd|\.nii\.gz|\.nii|\.hdr|\.img|\.nrrd|\.nhdr|\.mha|\.mhd|\.mg[zh]|\.npz|\.png|\.tiff?|\.bmp)$",
     re.IGNORECASE,
 )
 

@@ -8,6 +8,7 @@ from typing import Literal
 Frame = int | Literal["all"] | None
 ComplexPart = Literal["magnitude", "real", "imag"] | None
 Overlap = Literal["refuse", "merge", "channels"]
+SpacingOrder = Literal["zyx", "xyz"]
 
 
 @dataclass(frozen=True)
@@ -28,3 +29,5 @@ class ReadOptions:
     """Take the indices of a palette picture, which are labels, instead of its colours."""
     max_bytes: int | None = None
     """Most memory that the voxels may take; None: four fifths of what is available."""
+    spacing_order: SpacingOrder = "zyx"
+    """In which order an .npz file, whose arrays are (z, y, x), tells its spacing."""
