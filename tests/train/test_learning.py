@@ -12,8 +12,9 @@ from PIL import Image
 from samaritan.data import Case, Group, Manifest
 from samaritan.phantoms import phantom
 from samaritan.recipes import resolve
+from samaritan.train.beginning import build_model
 from samaritan.train.log import read_log
-from samaritan.train.runs import build_model, train
+from samaritan.train.runs import train
 
 ORGANS = {1: "liver", 2: "spleen", 3: "left kidney", 4: "right kidney"}
 

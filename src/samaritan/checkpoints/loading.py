@@ -40,7 +40,7 @@ def load_weights(
     keep_quirks: bool = False,
     init_extra_classes: ClassInit | None = None,
     drop_adapters: bool = False,
-    inflate: bool = False,
+    inflate: bool | None = False,
 ) -> LoadReport:
     """Load weights of any known system and layout, strictly.
 
@@ -58,7 +58,8 @@ def load_weights(
             None: "samed_compat" for SAM's own weights in a model that labels classes (so did SAMed),
             else an error.
         drop_adapters: leave out adapters that the model does not have.
-        inflate: start a 3D model from the weights of a 2D SAM with as many blocks of the same width.
+        inflate: start a 3D model from the weights of a 2D SAM with as many blocks of the same width;
+            None: if the weights are those of a 2D model.
 
     Raises:
         CheckpointError: if names or shapes do not fit; the text sorts them by kind.

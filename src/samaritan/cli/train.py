@@ -40,7 +40,10 @@ def train(
     ] = None,
     init: Annotated[
         str | None,
-        typer.Option(help="Weights to begin with: a file or a name.", rich_help_panel=_RECIPE),
+        typer.Option(
+            help="Weights to begin with: a file or a name; those of a 2D SAM start 3D models too.",
+            rich_help_panel=_RECIPE,
+        ),
     ] = None,
     config: Annotated[
         Path | None,

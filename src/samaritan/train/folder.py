@@ -18,7 +18,7 @@ from samaritan.recipes import Recipe, dump, load
 class RunFolder:
     """Where everything is.
 
-    - recipe.yaml, environment.json, data.json: what went in
+    - recipe.yaml, environment.json, data.json, init.json: what went in
     - log.jsonl, tensorboard/, curves.png, pictures/: what happened
     - best.safetensors, last.safetensors: the models
     - state.pt, frozen.safetensors: what `--resume` needs
@@ -29,6 +29,7 @@ class RunFolder:
         self.recipe = path / "recipe.yaml"
         self.environment = path / "environment.json"
         self.data = path / "data.json"
+        self.init = path / "init.json"
         self.log = path / "log.jsonl"
         self.tensorboard = path / "tensorboard"
         self.curves = path / "curves.png"
@@ -67,7 +68,11 @@ class RunFolder:
             raise FileError(f"{self.path} holds no run to go on with. Start it without --resume")
 
     def create(
-        self, recipe: Recipe, environment: Mapping[str, Any], data: Mapping[str, Any]
+        self,
+        recipe: Recipe,
+        environment: Mapping[str, Any],
+        data: Mapping[str, Any],
+        init: Mapping[str, Any] | None = None,
     ) -> None:
         """Make the folder with what goes in; it appears complete or not at all.
 
@@ -82,6 +87,8 @@ class RunFolder:
             (new / self.recipe.name).write_text(dump(recipe), "utf-8")
             (new / self.environment.name).write_text(_json(environment), "utf-8")
             (new / self.data.name).write_text(_json(data), "utf-8")
+            if init is not None:
+                (new / self.init.name).write_text(_json(init), "utf-8")
             new.replace(self.path)
         except OSError as error:
             shutil.rmtree(new, ignore_errors=True)
@@ -89,6 +96,13 @@ class RunFolder:
             raise FileError(
                 f"{self.path} cannot be made: {reason}. Choose another --output"
             ) from error
+
+    def begun(self) -> dict[str, Any]:
+        """Which weights the run began with; empty: random ones."""
+        if not self.init.is_file():
+            return {}
+        found: dict[str, Any] = json.loads(self.init.read_text("utf-8"))
+        return found
 
     def check_same(self, recipe: Recipe, data: Mapping[str, Any]) -> None:
         """See that a run goes on with the recipe and data that it began with.

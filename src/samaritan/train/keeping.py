@@ -62,6 +62,8 @@ class Work:
     """The chain from image to input, for the header of the weights."""
     extra: Mapping[str, Any] = field(default_factory=dict)
     """What else belongs into that header."""
+    init: Mapping[str, Any] | None = None
+    """Which weights the model begins with; none: random ones."""
 
 
 @dataclass
@@ -146,10 +148,12 @@ def keep_frozen(live: Live) -> None:
 
 def export(live: Live, path: Path) -> None:
     """Write the weights as a model that can be used; what learned alone beside it, if it is adapted."""
-    recipe = live.recipe
+    recipe, init = live.recipe, live.folder.begun()
+    provenance = {"recipe": recipe.name, "iteration": live.progress.iteration}
     told: dict[str, Any] = {
         "preprocess": live.work.preprocess,
-        "provenance": {"recipe": recipe.name, "iteration": live.progress.iteration},
+        "provenance": {**provenance, **({"init": init} if init else {})},
+        "licence": init.get("licence"),
         "extra": {**live.work.extra, "recipe": dump(recipe)},
     }
     with live.shown():

@@ -7,11 +7,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from samaritan.assembly import create_model, get_blueprint
-from samaritan.checkpoints.loading import load_weights
+from samaritan.assembly import get_blueprint
 from samaritan.data import Manifest
 from samaritan.data.augment import Geometry, Intensity, SamedAugment, heavy, upright
 from samaritan.data.datasets import Augmentation, ObjectDataset, SliceDataset
@@ -20,8 +18,8 @@ from samaritan.data.sampling import Draw, DrawSampler
 from samaritan.data.volumes import CropDataset
 from samaritan.errors import ConfigError
 from samaritan.models.config import SamConfig
-from samaritan.models.sam import Sam
 from samaritan.recipes import Recipe
+from samaritan.train.beginning import begin, options_of
 from samaritan.train.chains import chain_of, with_window
 from samaritan.train.folder import RunFolder
 from samaritan.train.interactive import interactive_step
@@ -88,7 +86,7 @@ def train(
     if resume:
         folder.check_same(recipe, facts)
     elif machine.leads:
-        folder.create(recipe, environment or {}, facts)
+        folder.create(recipe, environment or {}, facts, work.init)
     machine.wait()
     trainer = Trainer(recipe, work, folder, machine, workers=workers, report=report)
     done = trainer.run(resume=resume)
@@ -105,7 +103,7 @@ def prepare(
         ConfigError: if recipe and data do not fit together.
     """
     learned, held_out = parts(recipe, manifest)
-    config = get_blueprint(recipe.model.name, **_options(recipe)).config
+    config = get_blueprint(recipe.model.name, **options_of(recipe)).config
     if recipe.task == "iterated":
         return recipe, _iterated(recipe, config, learned, held_out, from_init, loaded)
     chain = chain_of(recipe, config)
@@ -128,14 +126,16 @@ def prepare(
     )
     validation = SliceDataset(held_out, chain, num_classes=classes, **shared) if held_out else None
     names = dict(learned.names)
+    model, init = begin(recipe, from_init)
     work = Work(
-        build_model(recipe, from_init),
+        model,
         multiclass_step(recipe.loss, recipe.compat),
         Turns(train_set, recipe),
         multiclass_judge(names),
         validation,
         chain.to_dict(),
         {"labels": {str(value): name for value, name in names.items()}},
+        init,
     )
     return recipe, work
 
@@ -151,6 +151,7 @@ def _interactive(
     if isinstance(chain, FocusPreprocess):
         return _focused(recipe, chain, learned, held_out, from_init, loaded)
     data = recipe.data
+    model, init = begin(recipe, from_init)  # before pictures are read, which takes long
     shared: dict[str, Any] = {
         "count": data.objects_per_image,
         "objects": data.objects,
@@ -167,12 +168,13 @@ def _interactive(
         if found is not None and found.skipped:
             logger.warning("%d images for %s hold no object and are left out", found.skipped, name)
     return Work(
-        build_model(recipe, from_init),
+        model,
         interactive_step(recipe.prompts, recipe.loss, recipe.compat),
         Turns(train_set, recipe),
         interactive_judge(recipe.prompts, recipe.validation.clicks),
         validation,
         chain.to_dict(),
+        init=init,
     )
 
 
@@ -186,6 +188,7 @@ def _focused(
 ) -> Work:
     """Windows around single objects, each with its own kind of prompt."""
     data = recipe.data
+    model, init = begin(recipe, from_init)
     shared: dict[str, Any] = {
         "objects": data.objects,
         "min_size": data.min_size,
@@ -201,12 +204,13 @@ def _focused(
     )
     validation = FocusDataset(held_out, chain, **shared) if held_out else None
     return Work(
-        build_model(recipe, from_init),
+        model,
         mixed_step(recipe.prompts, recipe.loss),
         Turns(train_set, recipe),
         interactive_judge(recipe.prompts, recipe.validation.clicks),
         validation,
         chain.to_dict(),
+        init=init,
     )
 
 
@@ -220,14 +224,16 @@ def _iterated(
 ) -> Work:
     """Crops of volumes, and clicks that follow one another."""
     chain = window_chain(recipe, config)
+    model, init = begin(recipe, from_init)
     train_set, validation = crop_sets(recipe, chain, learned, held_out, loaded)
     return Work(
-        build_model(recipe, from_init),
+        model,
         iterated_step(recipe.clicks, recipe.loss, recipe.compat),
         Turns(train_set, recipe),
         iterated_judge(recipe.clicks, recipe.validation.clicks),
         validation,
         chain.to_dict(),
+        init=init,
     )
 
 
@@ -255,20 +261,6 @@ class Turns:
 
     def __getitem__(self, turn: int) -> dict[str, Tensor]:
         return self.examples[Draw(int(self.order[turn]), self.epoch, turn)]
-
-
-def build_model(recipe: Recipe, from_init: bool = True) -> Sam:
-    """Build the model of a recipe, random as its seed says, with the weights it begins with."""
-    wanted = recipe.model
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(recipe.run.seed)
-        model = create_model(
-            wanted.name, num_classes=wanted.num_classes, method=wanted.method, **_options(recipe)
-        )
-    if wanted.init is not None and from_init:
-        report = load_weights(model, wanted.init, init_extra_classes=wanted.init_extra_classes)
-        logger.info("%s", report)
-    return model
 
 
 def augmentation(recipe: Recipe) -> Augmentation | None:
@@ -322,9 +314,3 @@ def facts_of(manifest: Manifest) -> dict[str, Any]:
         "groups": {name: dict(group.labels) for name, group in manifest.groups.items()},
         "fingerprint": manifest.fingerprint(),
     }
-
-
-def _options(recipe: Recipe) -> dict[str, Any]:
-    wanted = recipe.model
-    size = {} if wanted.image_size is None else {"image_size": wanted.image_size}
-    return {**size, **wanted.options}

@@ -81,8 +81,8 @@ def find_source(path: str | os.PathLike[str]) -> str:
         f"{where} is no data set that is known here. Known are: a manifest (.json, .csv) or a folder "
         "with manifest.json; an nnU-Net folder with dataset.json; SAM-Med3D's TARGET/DATASET/imagesTr and "
         "labelsTr; NeuroSAM3D's imagesTr and labelsTr/CLASS, or its index DATASET_Tr.json; images/ beside "
-        "masks/ or labels/ with the same names; SAM-Med2D's image2label_train.json and label2image_test.json; "
-        "Synapse .npz slices and .npy.h5 volumes; folders of DICOM series; a folder of such folders"
+        "masks/ or labels/ with the same names; SAM-Med2D's image2label_train.json and label2image_test.json;"
+        " Synapse .npz slices and .npy.h5 volumes; folders of DICOM series; a folder of such folders"
     )
 
 
