@@ -12,11 +12,11 @@ T = TypeVar("T")
 class ByteCache(Generic[T]):
     """Values by key, at most `limit` bytes in all.
 
-    One value larger than the limit is still handed out, but not kept.
+    One value larger than the limit is still handed out, but not kept, unless it is among the `least` newest.
     """
 
-    def __init__(self, limit: int, size_of: Callable[[T], int]) -> None:
-        self.limit = limit
+    def __init__(self, limit: int, size_of: Callable[[T], int], *, least: int = 0) -> None:
+        self.limit, self.least = limit, least
         self.bytes = 0
         self._size_of = size_of
         self._values: OrderedDict[Hashable, T] = OrderedDict()
@@ -29,7 +29,7 @@ class ByteCache(Generic[T]):
         value = make()
         self._values[key] = value
         self.bytes += self._size_of(value)
-        while self.bytes > self.limit and self._values:
+        while self.bytes > self.limit and len(self._values) > self.least:
             self.bytes -= self._size_of(self._values.popitem(last=False)[1])
         return value
 

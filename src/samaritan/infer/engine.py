@@ -8,8 +8,10 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Literal
 
 import torch
@@ -97,9 +99,17 @@ class Engine:
             )
         self.dtype = resolve_precision(precision, self.device)
         self.progress: Progress = progress or (lambda what, done, total: None)
+        self.encoding_seconds = 0.0  # what making and encoding frames took so far
         self._cache: ByteCache[Embedded] = ByteCache(
             cache_bytes, lambda e: e.features.numel() * e.features.element_size()
         )
+
+    @cached_property
+    def _positions(self) -> Tensor:
+        """Position code of the image embedding, the same for every prompt."""
+        with self.running():
+            positions: Tensor = self.model.prompt_encoder.get_dense_pe()
+        return positions
 
     def require_prompts(self) -> None:
         """Refuse models that label whole images.
@@ -132,11 +142,15 @@ class Engine:
         measured = tuple(sorted(statistics.items()))
 
         def make() -> Embedded:
+            start = time.perf_counter()
             frame = self.preprocess.frame(image.volume, key, statistics)
             logger.debug("encode frame %s on %s", key, self.device)
             with self.running():
-                features = self.model.image_encoder(frame.tensor.to(self.device))
-            return Embedded(features.float(), frame.grid, frame.n_axes, frame.statistics)
+                features = self.model.image_encoder(frame.tensor.to(self.device)).float()
+            if self.device.type == "cuda":
+                torch.cuda.synchronize(self.device)
+            self.encoding_seconds += time.perf_counter() - start
+            return Embedded(features, frame.grid, frame.n_axes, frame.statistics)
 
         return self._cache.get((image.token, key, measured), make)
 
@@ -176,7 +190,7 @@ class Engine:
             )
             low_res, quality = self.model.mask_decoder(
                 image_embeddings=embedded.features,
-                image_pe=self.model.prompt_encoder.get_dense_pe(),
+                image_pe=self._positions,
                 sparse_prompt_embeddings=sparse,
                 dense_prompt_embeddings=dense,
                 multimask_output=multimask,

@@ -59,6 +59,10 @@ class StartFrom:
         shape = (mask.shape[0], mask.shape[1], mask.shape[2])
         return cls(tuple([0, *runs] if flat[0] else runs), shape, object)
 
+    def __hash__(self) -> int:
+        """A few runs tell apart what matters; all of them take long at every look into a cache."""
+        return hash((self.object, self.shape, len(self.runs), self.runs[:64]))
+
     def to_mask(self) -> npt.NDArray[np.bool_]:
         """Decode to a boolean array of `shape`."""
         values = np.arange(len(self.runs)) % 2 == 1

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import torch
@@ -113,20 +115,32 @@ def upsample(
         size: of the model's input.
         part: the part of it that is wanted; of a thin one, such as a face, no more is worked out.
     """
+    if tuple(logits.shape) == tuple(size):
+        return logits if part is None else logits[part]
     ranges = [
         range(*p.indices(n)) for p, n in zip(part or (slice(None),) * len(size), size, strict=True)
     ]
-    if 8 * math.prod(map(len, ranges)) > math.prod(size):
-        mode = "bilinear" if logits.ndim == 2 else "trilinear"
-        whole = F.interpolate(logits[None, None], size=size, mode=mode, align_corners=False)[0, 0]
+    if logits.ndim == 2 and 8 * math.prod(map(len, ranges)) > math.prod(size):
+        options: dict[str, Any] = {"mode": "bilinear", "align_corners": False}
+        whole = F.interpolate(logits[None, None], size=size, **options)[0, 0]
         return whole if part is None else whole[part]
     values = logits
-    for axis, (low, n, rows) in enumerate(zip(logits.shape, size, ranges, strict=True)):
-        weights = _interpolation(low, n, rows).to(values)
-        values = torch.tensordot(weights, values, dims=([1], [axis])).movedim(0, axis)
-    return values.contiguous()
+    for axis in sorted(range(logits.ndim), key=lambda a: len(ranges[a]) / logits.shape[a]):
+        weights = _interpolation(logits.shape[axis], size[axis], ranges[axis]).to(values)
+        values = _along(values, weights, axis)
+    return values
 
 
+def _along(values: Tensor, weights: Float[Tensor, "rows low"], axis: int) -> Tensor:
+    """Multiply by a matrix along one axis; nothing is moved where it is the last or the first."""
+    if axis == values.ndim - 1:
+        return values @ weights.T
+    before, after = values.shape[:axis], values.shape[axis + 1 :]
+    flat = values.reshape(*before, values.shape[axis], -1)
+    return (weights @ flat).reshape(*before, len(weights), *after)
+
+
+@lru_cache(maxsize=256)
 def _interpolation(low: int, high: int, rows: range) -> Float[Tensor, "rows low"]:
     """Weights of linear interpolation between cell centres, the edge value going on beyond them."""
     at = (torch.arange(rows.start, rows.stop, dtype=torch.float64) + 0.5) * low / high - 0.5
@@ -136,7 +150,7 @@ def _interpolation(low: int, high: int, rows: range) -> Float[Tensor, "rows low"
     share = at - before
     weights.scatter_add_(1, before[:, None], 1 - share[:, None])
     weights.scatter_add_(1, (before + 1).clamp(max=low - 1)[:, None], share[:, None])
-    return weights
+    return weights.float()
 
 
 def reduce(values: Float[Tensor, "*size"], low: tuple[int, ...]) -> Float[Tensor, "*low"]:

@@ -29,6 +29,12 @@ class ObjectState:
     notes: tuple[str, ...] = ()
     """What a person should know about the result."""
 
+    @property
+    def n_bytes(self) -> int:
+        """Memory of the masks that were predicted."""
+        held = [f.logits for f in (*self.frames.values(), *self.grown.values())]
+        return sum(t.numel() * t.element_size() for t in held if t is not None)
+
 
 @dataclass(frozen=True, eq=False)
 class Patch:
@@ -43,6 +49,11 @@ class Patch:
     start: tuple[int, int, int]
     probability: npt.NDArray[np.float32]
     covered: Mask | None = None
+
+    @property
+    def n_bytes(self) -> int:
+        """Memory of the patch."""
+        return self.probability.nbytes + (0 if self.covered is None else self.covered.nbytes)
 
     @property
     def where(self) -> tuple[slice, slice, slice]:

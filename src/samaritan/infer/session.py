@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,6 +15,7 @@ import numpy.typing as npt
 from samaritan.errors import GridMismatch, PromptError
 from samaritan.geometry import Grid
 from samaritan.infer import slices, windows
+from samaritan.infer.cache import ByteCache
 from samaritan.infer.engine import OpenImage
 from samaritan.infer.events import (
     Box,
@@ -37,7 +37,23 @@ from samaritan.prompts import Boxes, MaskPrompt, Points
 from samaritan.volume import LabelMap, Volume, smallest_label_dtype
 
 FORMAT = "samaritan-session/1"
-KEPT_STATES = 64
+KEPT_BYTES = 256 * 2**20
+"""Masks at the model's resolution are kept up to this many bytes: undo and other objects cost nothing."""
+
+SHOWN_BYTES = 128 * 2**20
+"""Probabilities on the image's grid are kept up to this many bytes; of each object only where it may be."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Kept:
+    """What was worked out, for all sessions that come of one."""
+
+    states: ByteCache[ObjectState] = field(
+        default_factory=lambda: ByteCache(KEPT_BYTES, lambda state: state.n_bytes, least=2)
+    )
+    patches: ByteCache[list[Patch]] = field(
+        default_factory=lambda: ByteCache(SHOWN_BYTES, _bytes_of)
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,9 +77,7 @@ class Session:
     image: OpenImage
     log: tuple[Event, ...] = ()
     max_windows: int = 32
-    _kept: OrderedDict[tuple[Prompt, ...], ObjectState] = field(
-        default_factory=OrderedDict, repr=False
-    )
+    _kept: _Kept = field(default_factory=_Kept, repr=False)
 
     # -- what a person does ----------------------------------------------------------------------
 
@@ -206,7 +220,7 @@ class Session:
         self._require(object)
         base = self._state(object).base
         array = np.zeros(self.grid.shape, np.float32) if base is None else base.astype(np.float32)
-        for patch in self._patches(object):
+        for patch in self._patches(object, whole=True):
             _blend_in(array[patch.where], patch)
         return Volume(array, self.grid)
 
@@ -289,13 +303,13 @@ class Session:
     def _state(self, name: str) -> ObjectState:
         """Work out an object, from the longest kept beginning of its prompts."""
         prompts = tuple(prompt for prompt in self.prompts if prompt.object == name)
-        known = next((n for n in range(len(prompts), 0, -1) if prompts[:n] in self._kept), 0)
-        state = self._kept[prompts[:known]] if known else ObjectState()
-        for n in range(known, len(prompts)):
-            state = self._applied(state, prompts[n])
-            self._kept[prompts[: n + 1]] = state
-        while len(self._kept) > KEPT_STATES:
-            self._kept.popitem(last=False)
+        state, states = ObjectState(), self._kept.states
+        known = next(
+            (n for n in range(len(prompts), 0, -1) if (self.max_windows, *prompts[:n]) in states), 1
+        )
+        for n in range(known, len(prompts) + 1):
+            make = partial(self._applied, state, prompts[n - 1])
+            state = states.get((self.max_windows, *prompts[:n]), make)
         return state
 
     def _applied(self, state: ObjectState, prompt: Prompt) -> ObjectState:
@@ -303,10 +317,14 @@ class Session:
             return slices.apply(self.image, state, prompt)
         return windows.apply(self.image, state, prompt, max_windows=self.max_windows)
 
-    def _patches(self, name: str) -> list[Patch]:
-        flat = self.image.engine.preprocess.n_axes == 2
-        find = slices.patches if flat else windows.patches
-        return list(find(self.image, self._state(name)))
+    def _patches(self, name: str, *, whole: bool = False) -> list[Patch]:
+        """Where an object is on the image's grid: all that may be in it, or `whole` windows."""
+        state, image = self._state(name), self.image
+        if image.engine.preprocess.n_axes == 2:
+            return list(slices.patches(image, state))
+        if whole:
+            return list(windows.patches(image, state, whole=True))
+        return self._kept.patches.get(state, lambda: list(windows.patches(image, state)))
 
 
 def _paint(
@@ -331,6 +349,10 @@ def _paint(
             inside &= patch.probability.astype(np.float16) > best[patch.where]
             best[patch.where][inside] = patch.probability[inside]
         array[patch.where][inside] = label
+
+
+def _bytes_of(patches: list[Patch]) -> int:
+    return sum(patch.n_bytes for patch in patches)
 
 
 def _blend_in(array: npt.NDArray[np.float32], patch: Patch) -> None:

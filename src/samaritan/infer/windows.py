@@ -23,9 +23,10 @@ from torch import Tensor
 
 from samaritan.errors import PromptError
 from samaritan.geometry import FloatArray, Grid
+from samaritan.infer.blending import blend_within, box_of, reach
 from samaritan.infer.engine import OpenImage
 from samaritan.infer.events import Box, Click, Prompt, Refine, StartFrom
-from samaritan.infer.frames import FrameState, Key, answer, prior_logits, reduce, upsample
+from samaritan.infer.frames import FrameState, Key, answer, prior_logits, reduce
 from samaritan.infer.objects import ObjectState, Patch, patch_on
 from samaritan.transforms import WindowPreprocess
 from samaritan.volume import Volume
@@ -34,6 +35,9 @@ logger = logging.getLogger(__name__)
 
 TOUCH_VOXELS = 4
 """An object grows over a face once it covers this many voxels there that no other window sees."""
+
+SHARED_PARTS = 8
+"""Windows start at multiples of this part of their length: one is off its object by half of it at most."""
 
 
 def apply(image: OpenImage, state: ObjectState, prompt: Prompt, *, max_windows: int) -> ObjectState:
@@ -52,21 +56,26 @@ def apply(image: OpenImage, state: ObjectState, prompt: Prompt, *, max_windows: 
     return replace(state, frames=frames, grown=grown, notes=(note,) if stopped else ())
 
 
-def patches(image: OpenImage, state: ObjectState) -> Iterator[Patch]:
-    """Give the probability of the object on the image's grid: one patch for all its windows."""
+def patches(image: OpenImage, state: ObjectState, *, whole: bool = False) -> Iterator[Patch]:
+    """Give the probability of the object on the image's grid: one patch for all its windows.
+
+    It covers what may exceed one half, or with `whole` all that the windows see.
+    """
     frames = {**state.grown, **state.frames}
-    if not frames:
-        return
     board = _Board(image)
-    start, logits, weights = board.blend(frames)
-    probability = logits.sigmoid_()
-    probability[weights == 0] = 0
-    if state.base is None:
-        first, last = _reach(probability, margin=2)
-        probability = probability[tuple(slice(a, b) for a, b in zip(first, last, strict=True))]
-        start = tuple(s + a for s, a in zip(start, first, strict=True))
-    grid = board.lattice.window(start, tuple(probability.shape))
-    covered = None if state.base is None else Volume((weights > 0).numpy(), grid)
+    alone = state.base is None
+    box = reach(frames, board.size) if alone and not whole else None
+    if frames and (whole or not alone):
+        box = box_of(frames, board.size)
+    if box is None:
+        return
+    low, high = box
+    logits, weights = blend_within(frames, board.size, low, high)
+    probability = logits.sigmoid()
+    if len(frames) > 1:
+        probability[weights == 0] = 0
+    grid = board.lattice.window(low, tuple(probability.shape))
+    covered = None if alone else Volume((weights > 0).numpy(), grid)
     patch = patch_on(image.volume.grid, Volume(probability.numpy(), grid), covered)
     if patch is not None:
         yield patch
@@ -110,9 +119,12 @@ class _Board:
         return []
 
     def place(self, centre: FloatArray) -> Key:
-        """Centre a window on a point, moved inside the image as far as it fits."""
-        start = [round(float(c) - n / 2 + 0.5) for c, n in zip(centre, self.size, strict=True)]
-        return self._inside(tuple(start))
+        """Centre a window about a point, moved inside the image as far as it fits.
+
+        Starts are multiples of a part of the window, so that objects near each other share its embedding.
+        """
+        starts = [float(c) - n / 2 + 0.5 for c, n in zip(centre, self.size, strict=True)]
+        return self._inside(tuple(map(_shared, starts, self.size)))
 
     def to_lattice(self, index: FloatArray) -> FloatArray:
         """Take array indices of the image to indices on the lattice."""
@@ -138,7 +150,10 @@ class _Board:
         starts = []
         for a, b, n in zip(low, high, self.size, strict=True):
             if b - a <= n:
-                starts.append([round((a + b) / 2 - n / 2 + 0.5)])
+                start = (a + b) / 2 - n / 2 + 0.5
+                shared = _shared(start, n)
+                fits = shared - 0.5 <= a and b <= shared + n - 0.5
+                starts.append([shared if fits else round(start)])
             else:
                 steps = int(np.ceil((b - a - n) / (n / 2)))
                 starts.append([round(a + 0.5 + (b - a - n) * s / steps) for s in range(steps + 1)])
@@ -176,48 +191,10 @@ class _Board:
         frames = {**state.grown, **state.frames}
         return FrameState(logits=self._known_low_res(frames, key) if frames else None)
 
-    def blend(self, frames: Mapping[Key, FrameState]) -> tuple[Key, Tensor, Tensor]:
-        """Blend all windows: first voxel of their common box, logits, and weights (0: no window there)."""
-        low = tuple(min(key[a] for key in frames) for a in range(3))
-        high = tuple(max(key[a] + self.size[a] for key in frames) for a in range(3))
-        return low, *self._blend_within(frames, low, high)
-
-    def _blend_within(
-        self, frames: Mapping[Key, FrameState], low: Key, high: Key
-    ) -> tuple[Tensor, Tensor]:
-        shape = tuple(b - a for a, b in zip(low, high, strict=True))
-        total, weights = torch.zeros(shape), torch.zeros(shape)
-        ramp = self._ramp()
-        for key, frame in frames.items():
-            ends = [
-                (max(k, a), min(k + n, b))
-                for k, n, a, b in zip(key, self.size, low, high, strict=True)
-            ]
-            if any(first >= last for first, last in ends):
-                continue
-            there = tuple(
-                slice(first - a, last - a) for (first, last), a in zip(ends, low, strict=True)
-            )
-            here = tuple(
-                slice(first - k, last - k) for (first, last), k in zip(ends, key, strict=True)
-            )
-            assert frame.logits is not None
-            total[there] += upsample(frame.logits, self.size, here) * ramp[here]
-            weights[there] += ramp[here]
-        return total.div_(weights.clamp(min=1e-12)), weights
-
-    def _ramp(self) -> Tensor:
-        """Weigh a window: 1 at its centre, falling linearly to almost nothing at its faces."""
-        sides = []
-        for n in self.size:
-            position = torch.arange(n, dtype=torch.float32) + 0.5
-            sides.append(torch.minimum(position, n - position) / (n / 2))
-        return sides[0][:, None, None] * sides[1][None, :, None] * sides[2][None, None, :]
-
     def _known_low_res(self, frames: Mapping[Key, FrameState], key: Key) -> Tensor:
         """Reduce what other windows say about a window to a mask prompt: 0 where they say nothing."""
         end = tuple(k + n for k, n in zip(key, self.size, strict=True))
-        logits, weights = self._blend_within(frames, key, end)
+        logits, weights = blend_within(frames, self.size, key, end)
         logits[weights == 0] = 0
         return reduce(logits, self.image.engine.low_res_size)
 
@@ -258,7 +235,7 @@ class _Board:
         face = behind - 1 if side else behind + 1
         low = tuple(face if a == axis else key[a] for a in range(3))
         high = tuple(face + 1 if a == axis else key[a] + self.size[a] for a in range(3))
-        logits, _ = self._blend_within(frames, low, high)
+        logits, _ = blend_within(frames, self.size, low, high)
         touching = (logits > 0).movedim(axis, 0)[0]
         if int(touching.sum()) < TOUCH_VOXELS:
             return None
@@ -286,19 +263,12 @@ class _Board:
         return answer(self.image, key, fresh.with_click(index, True))
 
 
+def _shared(start: float, n: int) -> int:
+    """Round the start of a window of `n` voxels to where windows of other objects start as well."""
+    step = max(n // SHARED_PARTS, 1)
+    return round(start / step) * step
+
+
 def _smoothed(logits: Tensor) -> Tensor:
     """Average over 3 x 3 x 3 cells, so that the largest value lies inside and not on a rim."""
     return F.avg_pool3d(logits[None, None], 3, stride=1, padding=1)[0, 0]
-
-
-def _reach(probability: Tensor, margin: int) -> tuple[Key, Key]:
-    """Find the box of what exceeds one half, with a margin; a single voxel if nothing does."""
-    inside = probability > 0.5
-    first, last = [], []
-    for axis in range(3):
-        line = inside.any(dim=(axis + 1) % 3, keepdim=True).any(dim=(axis + 2) % 3, keepdim=True)
-        spots = torch.nonzero(line.flatten()).flatten()
-        low, high = (int(spots[0]), int(spots[-1]) + 1) if len(spots) else (0, 1)
-        first.append(max(low - margin, 0))
-        last.append(min(high + margin, inside.shape[axis]))
-    return tuple(first), tuple(last)
