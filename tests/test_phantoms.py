@@ -186,6 +186,60 @@ def test_wrong_arguments_are_told(arguments, text) -> None:
         phantom(**arguments)
 
 
+@pytest.mark.parametrize("scale_mm", [0.5, 2.0, 9.0, 200.0])
+def test_smooth_fields_have_one_deviation_and_change_over_their_scale(scale_mm) -> None:
+    from samaritan.phantoms.fields import smooth_field
+
+    rng = np.random.default_rng(1)
+    fields = [smooth_field((24, 30, 20), (1.0, 1.0, 2.0), scale_mm, rng) for _ in range(40)]
+    assert np.sqrt(np.mean(np.square(fields))) == pytest.approx(1, abs=0.2)
+    step = np.sqrt(np.mean(np.square(np.diff(fields, axis=1))))
+    assert step == pytest.approx(1.2 / scale_mm, rel=0.3) if scale_mm > 2 else step > 0.45
+
+
+def test_splines_pass_straight_lines_through() -> None:
+    from samaritan.phantoms.fields import spline
+
+    at = np.array([0.0, 0.5, 2.9, 4.0])
+    line = np.outer([1.0, 2.0], np.arange(7.0))
+    assert np.allclose(spline(line, at, axis=1), np.outer([1, 2], at + 1))
+
+
+def test_thick_slices_keep_slopes_and_means() -> None:
+    from samaritan.phantoms.assorted import _thick
+
+    slope = np.tile(np.arange(12, dtype=np.float32)[:, None, None], (1, 3, 4))
+    for axis in range(3):
+        seen = _thick(np.moveaxis(slope, 0, axis), axis, 3)
+        assert np.allclose(np.moveaxis(seen, axis, 0)[1:11], slope[1:11], atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["ellipsoid", "blob", "plate", "tube", "cluster"])
+def test_makers_stay_in_the_volume_and_about_their_place(kind) -> None:
+    from samaritan.phantoms import objects
+
+    space = objects.Space((30, 40, 26), (1.0, 1.5, 2.0))
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        centre = rng.uniform(0, 1, 3) * space.extent_mm
+        part = getattr(objects, kind)(space, centre, 8.0, rng)
+        seen = np.zeros(space.shape, bool)
+        seen[part.where] = part.inside
+        assert seen.sum() == part.inside.sum()
+        away = np.argwhere(seen) * space.spacing_mm - centre
+        assert np.linalg.norm(away, axis=1).max(initial=0) < 50
+
+
+def test_pieces_share_out_their_object() -> None:
+    from samaritan.phantoms import objects
+
+    space, rng = objects.Space((30, 28, 26), (1.0, 1.0, 1.5)), np.random.default_rng(3)
+    whole = objects.ellipsoid(space, np.array([15.0, 14, 18]), 9.0, rng)
+    parts = objects.pieces(space, whole, 3, rng)
+    assert len(parts) == 3
+    assert np.array_equal(sum(p.inside.astype(int) for p in parts), whole.inside.astype(int))
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_shapes_are_objects_with_labels_from_one_on(seed) -> None:
     made = phantom("shapes", shape=(40, 36, 32), seed=seed)

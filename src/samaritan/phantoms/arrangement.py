@@ -20,15 +20,15 @@ TEXTURES = 4
 """How many fields each tissue mixes: fine grain, two coarser ones, and slow shading."""
 
 _MAKERS: dict[str, tuple[Maker, float]] = {
-    "ellipsoid": (ellipsoid, 0.3),
-    "blob": (objects.blob, 0.3),
-    "tube": (objects.tube, 0.14),
-    "plate": (objects.plate, 0.1),
-    "cluster": (objects.cluster, 0.16),
+    "ellipsoid": (ellipsoid, 0.25),
+    "blob": (objects.blob, 0.27),
+    "tube": (objects.tube, 0.2),
+    "plate": (objects.plate, 0.14),
+    "cluster": (objects.cluster, 0.14),
 }
 """What one object may be, and how often."""
 
-_CUT, _HOLLOW = 0.2, 0.15
+_CUT, _HOLLOW = 0.14, 0.14
 """How often an object is cut into parts that touch, or has a wall and a cavity."""
 
 
@@ -45,6 +45,11 @@ class Tissue:
     level: float
     texture: Array
     name: str | None = None
+
+    @property
+    def roughness(self) -> float:
+        """Standard deviation of the brightness."""
+        return float(np.linalg.norm(self.texture))
 
 
 @dataclass(eq=False)
@@ -91,7 +96,7 @@ class Arrangement:
     def fill(self, room: int) -> None:
         """Lay objects, large ones first, each with its parts and what lies in it, up to `room` labels."""
         rng, typical = self.rng, typical_mm(self.space)
-        count = int(rng.integers(3, 18))
+        count = int(rng.integers(6, 20))
         sizes = np.sort(typical * np.exp(rng.uniform(-3.2, -1.0, count)))[::-1]
         for size in sizes:
             if sum(t.name is not None for t in self.tissues) + 8 > room:
@@ -134,7 +139,8 @@ class Arrangement:
         whole = make(self.space, centre, size, self.rng)
         shared = self._look(whole)
         for part in objects.pieces(self.space, whole, int(self.rng.integers(2, 5)), self.rng):
-            apart = float(self.rng.choice((-1, 1)) * self.rng.uniform(0.03, 0.2))
+            apart = float(self.rng.uniform(0.03, 0.2)) + 0.5 * shared.roughness
+            apart *= int(self.rng.choice((-1, 1)))
             own = shared.texture * self.rng.uniform(0.5, 1.5, TEXTURES)
             self._lay(part, "part", Tissue(shared.level + apart, own, "part"))
 
@@ -152,7 +158,7 @@ class Arrangement:
         if self.rng.random() < 0.12:
             apart, texture[:3] = 0.03, texture[:3] + self.rng.uniform(0.05, 0.15, 3)
         else:
-            apart = float(np.exp(self.rng.uniform(-2.4, -0.5)))
+            apart = float(np.exp(self.rng.uniform(-2.4, -0.5))) + 0.7 * host.roughness
         if self.rng.random() < 0.5:  # like its surroundings but for the brightness
             texture = host.texture
         up = self.rng.random() < 0.5

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from samaritan.phantoms.arrangement import Arrangement, typical_mm
-from samaritan.phantoms.fields import along, smooth_field
+from samaritan.phantoms.fields import smooth_field
 from samaritan.phantoms.objects import Space
 
 Array = npt.NDArray[Any]
@@ -121,4 +121,5 @@ def _thick(value: Array, axis: int, voxels: int) -> Array:
     mean /= mean.sum(axis=1, keepdims=True)
     middles = mean @ np.arange(n)
     between = np.stack([np.interp(np.arange(n), middles, row) for row in np.eye(count)], axis=1)
-    return along((between @ mean).astype(np.float32), value, axis)
+    seen = np.tensordot((between @ mean).astype(np.float32), value, (1, axis))
+    return np.ascontiguousarray(np.moveaxis(seen, 0, axis))

@@ -195,9 +195,9 @@ def _walk(
     steps = rng.normal(size=3) * 0.8 + rng.normal(size=(knots, 3)) * rng.uniform(0.2, 1)
     steps *= length / knots / np.linalg.norm(steps, axis=1, keepdims=True)
     count = min(max(int(2.5 * length / radius), 8), 400)
-    weights = spline(np.linspace(0, knots - 3, count), knots)
-    path = weights @ np.cumsum(steps, axis=0)
-    radii = radius * np.exp(weights @ (rng.normal(size=knots) * rng.uniform(0.05, 0.5)))
+    along = np.linspace(0, knots - 3, count)
+    path = spline(np.cumsum(steps, axis=0), along)
+    radii = radius * np.exp(spline(rng.normal(size=knots) * rng.uniform(0.05, 0.5), along))
     return path - path[0] + start, radii
 
 
