@@ -150,7 +150,9 @@ def slices(
 def convert(
     path: Source,
     out: Annotated[Path, typer.Argument(help="A folder for the volumes.", show_default=False)],
-    to: Annotated[str, typer.Option(help="nnunet, sam_med3d or neurosam3d.", show_default=False)],
+    to: Annotated[
+        str, typer.Option(help="nnunet, sam_med3d, neurosam3d or cvpr25.", show_default=False)
+    ],
     spacing: Annotated[
         str | None,
         typer.Option(

@@ -1,4 +1,4 @@
-"""From one layout of volumes to another: nnU-Net, SAM-Med3D, NeuroSAM3D; resampled where asked."""
+"""From one layout of volumes to another: nnU-Net, SAM-Med3D, NeuroSAM3D, CVPR 2025; resampled where asked."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from samaritan.data.layouts import LAYOUTS, Converted, Layout, Mask
+from samaritan.data.layout_cvpr25 import Cvpr25
+from samaritan.data.layouts import Converted, Layout, Mask, NeuroSam3D, NnUNet, SamMed3D
 from samaritan.data.manifest import Case, Manifest, told
 from samaritan.data.reading import case_image, case_labels
 from samaritan.data.slicing import file_facts, file_names
@@ -26,6 +27,14 @@ from samaritan.volume import LabelMap, Volume
 Array = npt.NDArray[Any]
 Progress = Callable[[int, int], None]
 
+LAYOUTS: dict[str, type[Layout]] = {
+    "nnunet": NnUNet,
+    "sam_med3d": SamMed3D,
+    "neurosam3d": NeuroSam3D,
+    "cvpr25": Cvpr25,
+}
+"""Names of layouts that volumes can be written in."""
+
 _DONE = ".done"
 
 
@@ -34,7 +43,7 @@ class ConvertOptions:
     """How volumes are converted; part of what a resumed run compares."""
 
     to: str
-    """A key of `LAYOUTS`: "nnunet", "sam_med3d" or "neurosam3d"."""
+    """A key of `LAYOUTS`: "nnunet", "sam_med3d", "neurosam3d" or "cvpr25"."""
     spacing_mm: tuple[float, float, float] | None = None
     """Voxel sides to resample to, images linearly and labels by nearest neighbour; None: as they are."""
     channel: int | None = None

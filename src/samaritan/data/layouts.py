@@ -334,11 +334,3 @@ def _safe(name: str) -> str:
     if not made:
         raise FileError(f"{name!r} cannot be the name of a folder: rename that class or data set")
     return made
-
-
-LAYOUTS: dict[str, type[Layout]] = {
-    "nnunet": NnUNet,
-    "sam_med3d": SamMed3D,
-    "neurosam3d": NeuroSam3D,
-}
-"""Names of layouts that volumes can be written in."""

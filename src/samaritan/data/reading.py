@@ -1,8 +1,7 @@
-"""The files of a case as volumes: what `samaritan.io` reads, and Synapse's .npz and .npy.h5."""
+"""The files of a case as volumes: what `samaritan.io` reads, and Synapse's .npy.h5."""
 
 from __future__ import annotations
 
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,7 +21,7 @@ from samaritan.volume import LabelMap, Volume
 Array = npt.NDArray[Any]
 AnyVolume = TypeVar("AnyVolume", bound=Volume)
 
-_ARRAYS = (".npz", ".h5", ".hdf5")
+_ARRAYS = (".h5", ".hdf5")
 
 
 def case_image(manifest: Manifest, case: Case) -> Volume:
@@ -87,7 +86,7 @@ def read_image(path: Path) -> Volume:
 
 
 def read_label_file(path: Path) -> LabelMap:
-    """Read a label map, also from .npz and .npy.h5.
+    """Read a label map, also from .npy.h5.
 
     Raises:
         FileError: if it does not hold whole numbers.
@@ -102,24 +101,10 @@ def _read_array(path: Path, name: str) -> Volume:
     if not path.is_file():
         raise FileError(f"{path} is missing")
     with guard(path):
-        if path.suffix == ".npz":
-            array, grid = _from_npz(path, name)
-        else:
-            array, grid = _from_h5(path, name)
+        array, grid = _from_h5(path, name)
     if array.dtype.kind not in "buif":
         raise CorruptFile(f"{path}: {name} holds {array.dtype}, expected numbers")
     return Volume(array, grid, meta={"source": str(path), "dtype": array.dtype.name})
-
-
-def _from_npz(path: Path, name: str) -> tuple[Array, Grid]:
-    """Read one array without ever unpickling; its size is checked before memory is taken."""
-    with zipfile.ZipFile(path) as archive:
-        check_need(path, archive.getinfo(f"{name}.npy").file_size, None)
-    with np.load(path, allow_pickle=False) as arrays:
-        array: Array = arrays[name]
-    if array.ndim != 2:
-        raise CorruptFile(f"{path}: {name} has shape {array.shape}, expected (rows, columns)")
-    return array[:, :, None], Grid.pixels((*array.shape, 1))
 
 
 def _from_h5(path: Path, name: str) -> tuple[Array, Grid]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from samaritan.data.manifest import LabelKind, Manifest
 from samaritan.data.manifest_files import is_manifest, merged
 from samaritan.data.sources import (
+    cvpr25,
     dicom,
     neurosam3d,
     neurosam3d_index,
@@ -54,6 +55,7 @@ KINDS: dict[str, _Found] = {
     "neurosam3d": (neurosam3d.recognise, neurosam3d.manifest),
     "neurosam3d_index": (neurosam3d_index.recognise, neurosam3d_index.manifest),
     "sam_med2d": (sam_med2d.recognise, sam_med2d.manifest),
+    "cvpr25": (cvpr25.recognise, cvpr25.manifest),
     "synapse": (synapse.recognise, synapse.manifest),
     "pairs": (pairs.recognise, pairs.manifest),
     "dicom": (dicom.recognise, dicom.manifest),
@@ -82,7 +84,8 @@ def find_source(path: str | os.PathLike[str]) -> str:
         "with manifest.json; an nnU-Net folder with dataset.json; SAM-Med3D's TARGET/DATASET/imagesTr and "
         "labelsTr; NeuroSAM3D's imagesTr and labelsTr/CLASS, or its index DATASET_Tr.json; images/ beside "
         "masks/ or labels/ with the same names; SAM-Med2D's image2label_train.json and label2image_test.json;"
-        " Synapse .npz slices and .npy.h5 volumes; folders of DICOM series; a folder of such folders"
+        " the CVPR 2025 challenge's .npz volumes; Synapse .npz slices and .npy.h5 volumes; "
+        "folders of DICOM series; a folder of such folders"
     )
 
 
