@@ -10,7 +10,7 @@ import itertools
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Literal
 
@@ -22,7 +22,8 @@ from samaritan.errors import ConfigError, PromptError
 from samaritan.geometry import FloatArray, Grid
 from samaritan.infer.cache import ByteCache
 from samaritan.models import ClassSam, Sam
-from samaritan.transforms import Preprocess, default_preprocess
+from samaritan.models.config import SamConfig
+from samaritan.transforms import Preprocess, default_preprocess, neurosam3d_windows
 from samaritan.volume import Volume
 
 logger = logging.getLogger(__name__)
@@ -89,9 +90,7 @@ class Engine:
         config = model.config
         self.device = resolve_device(device)
         self.model = model.to(self.device).eval()
-        self.preprocess = preprocess or default_preprocess(
-            config.ndim, config.image_size, config.in_channels
-        )
+        self.preprocess = preprocess or chain_of(config)
         if self.preprocess.n_axes != config.ndim:
             raise ConfigError(
                 f"model {config.name!r} sees {config.ndim} axes, but the preprocessing "
@@ -178,16 +177,8 @@ class Engine:
         Raises:
             PromptError: if the model takes no prompts.
         """
-        self.require_prompts()
+        sparse, dense = self._prompts(points, boxes, masks)
         with self.running():
-            moved = (
-                None if points is None else (points[0].to(self.device), points[1].to(self.device))
-            )
-            sparse, dense = self.model.prompt_encoder(
-                points=moved,
-                boxes=None if boxes is None else boxes.to(self.device),
-                masks=None if masks is None else masks.to(self.device),
-            )
             low_res, quality = self.model.mask_decoder(
                 image_embeddings=embedded.features,
                 image_pe=self._positions,
@@ -196,6 +187,50 @@ class Engine:
                 multimask_output=multimask,
             )
         return low_res.float().cpu(), quality.float().cpu()
+
+    def decode_joined(
+        self,
+        embedded: Embedded,
+        features: Float[Tensor, "1 c *g"] | None,
+        *,
+        points: tuple[Tensor, Tensor] | None = None,
+        boxes: Tensor | None = None,
+        masks: Tensor | None = None,
+    ) -> tuple[Float[Tensor, "1 1 *low"], Float[Tensor, "1 1"], Float[Tensor, "1 c *g"]]:
+        """Decode as M-SAM's paper has it: what joined image and mask before takes the place of the image.
+
+        Args:
+            embedded: the frame.
+            features: what the answer before gave as its third value; None at first.
+            points: as in `decode`.
+            boxes: as in `decode`.
+            masks: as in `decode`.
+
+        Returns:
+            Logits and quality as of `decode`, and the image embedding joined with the mask.
+        """
+        image = embedded.features if features is None else features.to(self.device)
+        sparse, dense = self._prompts(points, boxes, masks)
+        with self.running():
+            joined = self.model.mask_decoder.join(image, sparse, dense)
+            low_res, quality = self.model.mask_decoder.decode_joined(
+                joined, self._positions, sparse
+            )
+        return low_res.float().cpu(), quality.float().cpu(), joined.float().cpu()
+
+    def _prompts(
+        self, points: tuple[Tensor, Tensor] | None, boxes: Tensor | None, masks: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """Encode prompts on the model's device."""
+        self.require_prompts()
+        moved = None if points is None else (points[0].to(self.device), points[1].to(self.device))
+        with self.running():
+            sparse, dense = self.model.prompt_encoder(
+                points=moved,
+                boxes=None if boxes is None else boxes.to(self.device),
+                masks=None if masks is None else masks.to(self.device),
+            )
+        return sparse, dense
 
     def forget(self, image: OpenImage) -> None:
         """Drop the embeddings of an image."""
@@ -210,6 +245,18 @@ class Engine:
             torch.autocast(self.device.type, dtype=self.dtype, enabled=mixed),
         ):
             yield
+
+
+def chain_of(config: SamConfig) -> Preprocess:
+    """The chain that a model's published weights were trained with, for weights that do not tell."""
+    if config.ndim == 3 and config.name.startswith("neurosam3d_"):
+        return replace(neurosam3d_windows(), size=config.image_size)  # type: ignore[arg-type]
+    chain = default_preprocess(config.ndim, config.image_size, config.in_channels)
+    if config.ndim == 3 and config.name.startswith(
+        "msam_"
+    ):  # trained without turns of a mask alone
+        return replace(chain, prompting=replace(chain.prompting, refine="prompts"))  # type: ignore[type-var]
+    return chain
 
 
 def resolve_device(device: str | torch.device | None) -> torch.device:

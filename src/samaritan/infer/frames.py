@@ -34,6 +34,8 @@ class FrameState:
     """The present low-resolution mask."""
     quality: float | None = None
     """The model's own estimate of its intersection over union."""
+    features: Float[Tensor, "1 c *g"] | None = None
+    """The image as the last answer joined it with the mask, where the decoder gets it back."""
     statistics: Mapping[str, float] | None = None
     """Intensities to normalise the frame with; None: its own."""
 
@@ -44,9 +46,13 @@ class FrameState:
 
 
 def answer(image: OpenImage, key: Key, state: FrameState, *, mask_only: bool = False) -> FrameState:
-    """Ask the model for the mask of the object, given its prompts and its present mask."""
+    """Ask the model for the mask of the object, given its prompts and its present mask.
+
+    With `mask_only` it is redrawn from its present mask, as training did that.
+    """
     embedded = image.embedded(key, state.statistics)
     engine, policy = image.engine, image.engine.preprocess.prompting
+    mask_only = mask_only and policy.refine == "mask"
     shown = 0 if mask_only else len(state.points) if policy.clicks == "all" else 1
     points = None
     if shown and len(state.points):
@@ -55,14 +61,18 @@ def answer(image: OpenImage, key: Key, state: FrameState, *, mask_only: bool = F
     boxes = None
     if state.box is not None and not mask_only:
         boxes = box_coordinates(embedded, *state.box, image.volume.grid)
-    lone = state.logits is None and boxes is None and len(state.points) == 1
-    low_res, quality = engine.decode(
-        embedded,
-        points=points,
-        boxes=boxes,
-        masks=_mask_prompt(image, state.logits),
-        multimask=policy.multimask == "always" or (lone and policy.multimask == "first"),
-    )
+    masks = _mask_prompt(image, state.logits)
+    if policy.feedback:
+        low_res, quality, features = engine.decode_joined(
+            embedded, state.features, points=points, boxes=boxes, masks=masks
+        )
+        state = replace(state, features=features)
+    else:
+        lone = state.logits is None and boxes is None and len(state.points) == 1
+        multimask = policy.multimask == "always" or (lone and policy.multimask == "first")
+        low_res, quality = engine.decode(
+            embedded, points=points, boxes=boxes, masks=masks, multimask=multimask
+        )
     best = int(quality[0].argmax())
     return replace(state, logits=low_res[0, best], quality=float(quality[0, best]))
 

@@ -32,7 +32,8 @@ class ObjectState:
     @property
     def n_bytes(self) -> int:
         """Memory of the masks that were predicted."""
-        held = [f.logits for f in (*self.frames.values(), *self.grown.values())]
+        frames = (*self.frames.values(), *self.grown.values())
+        held = [tensor for frame in frames for tensor in (frame.logits, frame.features)]
         return sum(t.numel() * t.element_size() for t in held if t is not None)
 
 

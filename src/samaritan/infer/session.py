@@ -151,14 +151,21 @@ class Session:
         drawn = MaskPrompt(on_grid).volume.array != 0
         return self._then(StartFrom.from_mask(drawn, _name(object or "object")))
 
-    def refine(self, *, object: str = "object") -> Self:
-        """Ask the model to redraw an object from its present mask alone.
+    def refine(self, *, object: str = "object", stages: int = 1) -> Self:
+        """Ask the model to redraw an object from its present mask, again and again; each stage is an event.
+
+        Models whose training never showed a mask alone (M-SAM) see their last prompts with it.
 
         Raises:
-            PromptError: if there is no such object yet.
+            PromptError: if there is no such object yet, or no stage.
         """
         self._require(object)
-        return self._then(Refine(object))
+        if stages < 1:
+            raise PromptError(f"an object is refined in one stage or more, got {stages}")
+        session = self
+        for _ in range(stages):
+            session = session._then(Refine(object))
+        return session
 
     def undo(self) -> Self:
         """Take back the last event.

@@ -41,7 +41,12 @@ def window_chain(recipe: Recipe, config: SamConfig) -> WindowPreprocess:
         )
     data, clicks = recipe.data, recipe.clicks
     made = {"sam_med3d": sam_med3d_windows, "neurosam3d": neurosam3d_windows}[data.chain]()
-    prompting = replace(made.prompting, clicks=clicks.show)
+    prompting = replace(
+        made.prompting,
+        clicks=clicks.show,
+        refine="prompts" if clicks.mask_only == "none" else "mask",
+        feedback=clicks.feedback,
+    )
     size = (config.image_size[0], config.image_size[1], config.image_size[2])
     chain = replace(made, size=size, measure=data.measure, prompting=prompting)
     if data.spacing_mm is not None:

@@ -42,6 +42,11 @@ class Prompting:
     """What stands for the previous mask at the first interaction."""
     mask_values: Literal["logits", "probabilities"] = "logits"
     """What a mask prompt holds."""
+    refine: Literal["mask", "prompts"] = "mask"
+    """Show the present mask alone when it is to be redrawn, or the prompts with it: where training never showed
+    a mask alone (M-SAM)."""
+    feedback: bool = False
+    """Give the decoder the image as the last answer joined it with the mask (M-SAM's paper, not its code)."""
 
     def __post_init__(self) -> None:
         known = {
@@ -49,6 +54,7 @@ class Prompting:
             "multimask": ("first", "never", "always"),
             "first_mask": ("none", "zeros"),
             "mask_values": ("logits", "probabilities"),
+            "refine": ("mask", "prompts"),
         }
         for name, words in known.items():
             if getattr(self, name) not in words:
