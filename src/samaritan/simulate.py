@@ -96,6 +96,37 @@ def core_points(masks: Masks, count: int, generator: torch.Generator) -> Coords:
     return random_points(core(masks), count, generator)
 
 
+def thick_points(
+    masks: Masks, count: int, generator: torch.Generator, *, cell: int = 4, noise: float = 0.3
+) -> Coords:
+    """Voxels from where each mask is thickest, found on a grid of coarse cells: `core_points` without loops.
+
+    The cell is that with most of the mask in and around it, at a distance that is drawn, times 1 less up to
+    `noise`; in it a voxel of the mask is drawn. An empty mask gets a voxel from anywhere.
+    """
+    empty = ~masks.flatten(1).any(dim=1).reshape(-1, *[1] * (masks.ndim - 1))
+    masks, ndim = masks | empty, masks.ndim - 1
+    pool = {2: F.avg_pool2d, 3: F.avg_pool3d}[ndim]
+    sides = [-(-n // cell) for n in masks.shape[1:]]
+    spare = [
+        edge for n, m in zip(masks.shape[1:], sides, strict=True) for edge in (0, m * cell - n)
+    ]
+    padded = F.pad(masks, spare[::-1])
+    share = pool(padded[:, None].float(), cell)[:, 0]
+    picks = []
+    for _ in range(count):
+        width = 2 * int(torch.randint(3, (), generator=generator, device=generator.device)) + 1
+        around = pool(share[:, None], width, stride=1, padding=width // 2)[:, 0]
+        drawn = 1 - noise * _uniform(share.shape, share, generator)
+        best = (around * drawn * (share > 0)).flatten(1).argmax(dim=1, keepdim=True)
+        corner = _unravel(best, tuple(share.shape[1:])) * cell
+        steps = torch.cartesian_prod(*[torch.arange(cell)] * ndim).to(masks.device)
+        inside = _values_at(padded, corner + steps)  # n cells
+        choice = inside * (1e-3 + _uniform(inside.shape, share, generator))
+        picks.append(corner[:, 0] + steps[choice.argmax(dim=1)])
+    return torch.stack(picks, dim=1)
+
+
 def first_points(
     masks: Masks, count: int, generator: torch.Generator, *, at_core: bool = False
 ) -> tuple[Coords, Labels]:
@@ -145,9 +176,14 @@ def error_points(
     wrong = predicted != reference
     source = core(largest_component(wrong)) if at_core else wrong
     coords = random_points(source, count, generator)
+    return coords, labels_at(coords, reference, wrong)
+
+
+def labels_at(coords: Coords, reference: Masks, wrong: Masks) -> Labels:
+    """Labels of points that correct errors: `NO_POINT` throughout where nothing is wrong."""
     labels = _values_at(reference, coords).long()
     any_wrong = wrong.flatten(1).any(dim=1, keepdim=True)
-    return coords, torch.where(any_wrong, labels, NO_POINT)
+    return torch.where(any_wrong, labels, NO_POINT)
 
 
 def components(masks: Masks) -> Numbers:

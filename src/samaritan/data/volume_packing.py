@@ -18,11 +18,12 @@ from samaritan.data.reading import case_image, case_labels
 from samaritan.data.structures import Structure, structures_of
 from samaritan.errors import ConfigError, FileError, SamaritanError
 from samaritan.io.files import check_need, replacing
-from samaritan.transforms import WindowPreprocess
+from samaritan.transforms import CubePreprocess, WindowPreprocess
 from samaritan.volume import LabelMap, smallest_label_dtype
 
 Array = npt.NDArray[Any]
 Progress = Callable[[int, int], None]
+Chain = WindowPreprocess | CubePreprocess
 
 
 class Target(NamedTuple):
@@ -48,7 +49,7 @@ class Packed:
         image: (c, i, j, k), as stored or float32 where it was resampled; not normalised.
         planes: (planes, i, j, k) of label values, unsigned.
         targets: what is drawn on the planes.
-        meta: what the chain wants to know: the modality.
+        meta: what the chain wants to know: the modality, and "spacing_mm" of the lattice.
         statistics: of each channel, what the chain measures of whole volumes.
     """
 
@@ -91,7 +92,7 @@ class PackedVolumes:
 
 def pack_volumes(
     manifest: Manifest,
-    chain: WindowPreprocess,
+    chain: Chain,
     *,
     cache: Path | None = None,
     workers: int = 2,
@@ -140,7 +141,7 @@ def pack_volumes(
     return PackedVolumes(None, tuple(files), tuple(notes))
 
 
-def pack_volume(manifest: Manifest, case: Case, chain: WindowPreprocess) -> Packed:
+def pack_volume(manifest: Manifest, case: Case, chain: Chain) -> Packed:
     """Bring one volume and its labels to the lattice of the chain."""
     image = case_image(manifest, case)
     if image.grid.unit == "px" or case.place is not None:
@@ -152,7 +153,7 @@ def pack_volume(manifest: Manifest, case: Case, chain: WindowPreprocess) -> Pack
     structures = structures_of(case, manifest.group_of(case), drawn)
     unit = image.grid.voxel_volume_mm3
     sizes = [int(s.mask(drawn[s.file].array).sum()) * unit for s in structures]
-    lattice = chain.lattice(image.grid)
+    lattice = chain.stored_grid(image.grid)
     channels = [image.channel(c) for c in range(image.n_channels)]
     statistics = tuple(chain.statistics(one) for one in channels)
     moved = np.stack([np.ascontiguousarray(one.to_grid(lattice).array) for one in channels])
@@ -162,7 +163,8 @@ def pack_volume(manifest: Manifest, case: Case, chain: WindowPreprocess) -> Pack
         for s, size in zip(structures, sizes, strict=True)
         if (found := _target(s, planes, size)) is not None
     )
-    return Packed(_tidy(moved), planes, targets, dict(image.meta), statistics)
+    meta = {**image.meta, "spacing_mm": list(lattice.spacing_mm)}
+    return Packed(_tidy(moved), planes, targets, meta, statistics)
 
 
 def _tidy(image: Array) -> Array:
@@ -213,7 +215,7 @@ def _target(structure: Structure, planes: Array, volume_mm3: float) -> Target | 
 
 
 def _kept(
-    manifest: Manifest, case: Case, chain: WindowPreprocess, cache: Path | None
+    manifest: Manifest, case: Case, chain: Chain, cache: Path | None
 ) -> tuple[Packed | None, Path, dict[str, Any]]:
     """Find a volume in the cache, or make it and put it there."""
     if cache is None:
@@ -234,14 +236,14 @@ def _kept(
     return None, file, json.loads(file.read_text("utf-8"))
 
 
-def _key(manifest: Manifest, case: Case, chain: WindowPreprocess) -> str:
+def _key(manifest: Manifest, case: Case, chain: Chain) -> str:
     """Sum up what a packed volume depends on: its files, what they mean, and the chain."""
-    wanted = asdict(replace(chain, size=(1, 1, 1)))
+    wanted = {"kind": chain.kind, **asdict(replace(chain, size=(1, 1, 1)))}
     wanted.pop("prompting")
     group = manifest.group_of(case)
     meaning: list[Any] = [case.modality, case.label_kind, case.objects, group.ignore]
     meaning += [sorted(group.labels.items()), sorted(group.regions.items())]
-    facts: list[Any] = [wanted, meaning]
+    facts: list[Any] = ["spacing", wanted, meaning]
     for name in (*case.images, *case.labels):
         path = manifest.path(name)
         if not path.exists():

@@ -239,14 +239,14 @@ def _neurosam3d(plain: SamConfig, name: str, **changes: Any) -> SamConfig:
     return replace(plain, name=name, **own)
 
 
-def _unet(name: str, size: int, width: int, levels: tuple[int, ...]) -> SamConfig:
-    """Small models of our own, for pictures."""
+def _unet(name: str, ndim: int, size: int, width: int, levels: tuple[int, ...]) -> SamConfig:
+    """Small models of our own, for pictures and for volumes."""
     return SamConfig(
         name=name,
-        ndim=2,
-        in_channels=3,
-        image_size=(size, size),
-        patch_size=(4, 4),
+        ndim=ndim,
+        in_channels={2: 3, 3: 1}[ndim],
+        image_size=(size,) * ndim,
+        patch_size=(4,) * ndim,
         width=width,
         depth=1,
         heads=1,
@@ -293,8 +293,10 @@ _CONFIGS = {
         _sammed3d("sammed3d_vit_b", 256, 384, 12, 12, _B),
         _sammed3d("sammed3d_vit_l", 256, 1024, 24, 16, _L),
         _sammed3d("sammed3d_vit_h", 256, 1280, 32, 16, _H),
-        _unet("samaritan_2d", 96, 24, (48, 96, 160, 256)),
-        _unet("unet_tiny", 64, 8, (16, 24)),
+        _unet("samaritan_2d", 2, 96, 24, (48, 96, 160, 256)),
+        _unet("samaritan_3d", 3, 96, 24, (48, 88, 144, 200)),
+        _unet("unet_tiny", 2, 64, 8, (16, 24)),
+        _unet("unet3d_tiny", 3, 32, 8, (16, 24)),
         SamConfig(  # windows fill the grid exactly: 4 x 4 windows of 8 x 8 tokens
             name="sam_small",
             ndim=2,

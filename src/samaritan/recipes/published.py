@@ -150,6 +150,40 @@ SAMARITAN_2D = Recipe(
 )
 """The compact model that ships, its last stage: see scripts/train_samaritan_2d for those before."""
 
+SAMARITAN_3D = Recipe(
+    name="samaritan_3d",
+    task="interactive",
+    model=Model(name="samaritan_3d"),
+    data=Data(
+        batch_size=32,
+        objects="both",
+        min_size=20,
+        augment="heavy",
+        chain="focus",
+        per_epoch=3200,
+        weights={
+            "hippocampus": 4,
+            "totalsegmentator": 2,
+            "totalsegmentator_mr": 0.7,
+            "ms_lesions": 0.5,
+            "pyradiomics": 0.4,
+            "sct": 0.5,
+            "phantom_ct": 0.8,
+            "phantom_mr": 0.8,
+            "phantom_shapes": 3,
+        },
+    ),
+    prompts=Prompts(
+        each="object", rounds=2, points=(1, 1, 2), multimask=False, mask_values="logits"
+    ),
+    loss=Loss(cross_entropy=1, dice=1, focal=0, iou=1),
+    optim=Optim(name="adamw", lr=1e-3, weight_decay=0.05),
+    schedule=Schedule(kind="cosine", warmup=20, floor=0.01),
+    run=Run(epochs=10, clip_norm=1.0, ema=0.998, log_every=25),
+    validation=Validation(every=5, clicks=5, batches=12),
+)
+"""The compact model for volumes that ships, its last stage: see scripts/train_samaritan_3d."""
+
 SAM_MED3D = Recipe(
     name="sam_med3d",
     task="iterated",
@@ -250,6 +284,7 @@ _RECIPES = {
         FT_SAM,
         SAMED_SMALL,
         SAMARITAN_2D,
+        SAMARITAN_3D,
         TOY_2D,
         SAM_MED3D,
         M_SAM,

@@ -10,7 +10,7 @@ from torch import Tensor
 from samaritan import simulate
 from samaritan.models.sam import Sam
 from samaritan.recipes.sections import Prompts
-from samaritan.train.interactive import Answer, enlarged, mask_prompt
+from samaritan.train.interactive import Answer, enlarged, mask_prompt, own_order
 from samaritan.train.machine import Machine
 from samaritan.train.sampling import generator
 from samaritan.train.steps import Batch, class_dice, class_logits, mask_dice
@@ -47,7 +47,7 @@ def interactive_judge(prompts: Prompts, clicks: int) -> Judge:
         embeddings = model.image_encoder(batch["image"])
         boxes = simulate.boxes_of(masks)
         start, stop = boxes.chunk(2, dim=1)
-        corners = torch.cat([_flip(start), _flip(stop - 1)], dim=1)
+        corners = torch.cat([own_order(start), own_order(stop - 1)], dim=1)
         answer = _answer(model, embeddings, masks, prompts, boxes=corners)
         best = answer.logits[:, 0] > 0
         scores = {"dice_box": mask_dice(best, masks)}
@@ -55,7 +55,12 @@ def interactive_judge(prompts: Prompts, clicks: int) -> Judge:
         previous = None
         for click in range(1, clicks + 1):
             answer = _answer(
-                model, embeddings, masks, prompts, points=(_flip(points), labels), masks_in=previous
+                model,
+                embeddings,
+                masks,
+                prompts,
+                points=(own_order(points), labels),
+                masks_in=previous,
             )
             now = answer.logits[:, 0] > 0
             scores[f"dice_{click}"] = mask_dice(now, masks)
@@ -139,7 +144,3 @@ def _answer(
     rows, best = torch.arange(len(iou), device=iou.device), iou.argmax(dim=1)
     low_res = low_res[rows, best][:, None]
     return Answer(low_res, enlarged(low_res, size), iou[rows, best][:, None])
-
-
-def _flip(coords: Tensor) -> Tensor:
-    return coords.flip(-1) if coords.shape[-1] == 2 else coords

@@ -74,7 +74,7 @@ def first(masks: Tensor, prompts: Prompts, generator: torch.Generator) -> Told:
     boxes = simulate.boxes_of(masks)
     if prompts.box_noise == "jitter":
         boxes = simulate.jitter_boxes(boxes, tuple(masks.shape[1:]), generator)
-    deep = simulate.core_points(masks, 1, generator)
+    deep = _deep_points(masks, 1, generator)
     anywhere = simulate.random_points(masks, 1, generator)
     coords = torch.where((dice[3] < 0.6)[:, None, None], deep, anywhere)
     return Told(
@@ -92,7 +92,7 @@ def corrected(
     which = torch.randint(len(prompts.points), (), generator=generator, device=generator.device)
     count = prompts.points[int(which)]
     at_core = bool(torch.rand((), generator=generator, device=generator.device) < 0.7)
-    coords, labels = simulate.error_points(answer > 0, masks, count, generator, at_core=at_core)
+    coords, labels = _error_points(answer > 0, masks, count, generator, at_core=at_core)
     return replace(
         told,
         coords=torch.cat([told.coords, coords], dim=1),
@@ -109,9 +109,34 @@ def rough_masks(masks: Tensor, generator: torch.Generator) -> Tensor:
     mode = {2: "bicubic", 3: "trilinear"}[len(size)]
     noise = F.interpolate(noise, list(size), mode=mode, align_corners=False)
     width = max(2 * (min(size) // 16) + 1, 3)
-    pool = F.avg_pool2d if len(size) == 2 else F.avg_pool3d
-    soft = pool(masks[:, None].float(), width, stride=1, padding=width // 2)
+    soft = _averaged(masks[:, None].float(), width)
     return torch.where(soft > 0.15 + 0.7 * noise, PRIOR_LOGIT, -PRIOR_LOGIT)
+
+
+def _averaged(values: Tensor, width: int) -> Tensor:
+    """Average (n, c, *size) over cubes of an odd side, axis by axis; beyond the edge lies 0."""
+    pool = F.avg_pool2d if values.ndim == 4 else F.avg_pool3d
+    for axis in range(values.ndim - 2):
+        sides = [width if a == axis else 1 for a in range(values.ndim - 2)]
+        values = pool(values, sides, stride=1, padding=[n // 2 for n in sides])
+    return values
+
+
+def _deep_points(masks: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Points deep inside; of volumes on a coarse grid, since their depth takes too long to find."""
+    find = simulate.core_points if masks.ndim == 3 else simulate.thick_points
+    return find(masks, count, generator)
+
+
+def _error_points(
+    predicted: Tensor, masks: Tensor, count: int, generator: torch.Generator, *, at_core: bool
+) -> tuple[Tensor, Tensor]:
+    """Clicks on errors; at the core of the largest, or about there in volumes."""
+    if masks.ndim == 3 or not at_core:
+        return simulate.error_points(predicted, masks, count, generator, at_core=at_core)
+    wrong = predicted != masks
+    coords = simulate.thick_points(wrong, count, generator)
+    return coords, simulate.labels_at(coords, masks, wrong)
 
 
 def _ask(model: Sam, embeddings: Tensor, told: Told) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from samaritan.assembly import get_blueprint
 from samaritan.data import Manifest
 from samaritan.data.augment import Geometry, Intensity, SamedAugment, heavy, upright
+from samaritan.data.cubes import CubeDataset
 from samaritan.data.datasets import Augmentation, ObjectDataset, SliceDataset
 from samaritan.data.focus import FocusDataset, Looks
 from samaritan.data.sampling import Draw, DrawSampler
@@ -30,7 +31,7 @@ from samaritan.train.loop import Seen, Trainer
 from samaritan.train.machine import Machine
 from samaritan.train.mixed import mixed_step
 from samaritan.train.steps import multiclass_step
-from samaritan.train.volumes import crop_sets, window_chain
+from samaritan.train.volumes import crop_sets, cube_chain, cube_sets, window_chain
 from samaritan.transforms import FocusPreprocess, SlicePreprocess
 
 logger = logging.getLogger(__name__)
@@ -106,6 +107,8 @@ def prepare(
     config = get_blueprint(recipe.model.name, **options_of(recipe)).config
     if recipe.task == "iterated":
         return recipe, _iterated(recipe, config, learned, held_out, from_init, loaded)
+    if recipe.data.chain == "focus" and config.ndim == 3:
+        return recipe, _cubes(recipe, config, learned, held_out, from_init, loaded)
     chain = chain_of(recipe, config)
     chain = with_window(chain, learned)
     if recipe.task == "interactive":
@@ -214,6 +217,29 @@ def _focused(
     )
 
 
+def _cubes(
+    recipe: Recipe,
+    config: SamConfig,
+    learned: Manifest,
+    held_out: Manifest | None,
+    from_init: bool,
+    loaded: Loaded,
+) -> Work:
+    """Cubes around single objects of volumes, each with its own kind of prompt."""
+    chain = cube_chain(recipe, config)
+    model, init = begin(recipe, from_init)
+    train_set, validation = cube_sets(recipe, chain, learned, held_out, loaded)
+    return Work(
+        model,
+        mixed_step(recipe.prompts, recipe.loss),
+        Turns(train_set, recipe),
+        interactive_judge(recipe.prompts, recipe.validation.clicks),
+        validation,
+        chain.to_dict(),
+        init=init,
+    )
+
+
 def _iterated(
     recipe: Recipe,
     config: SamConfig,
@@ -241,7 +267,7 @@ class Turns:
     """The turns of an epoch: which picture comes, and how it is augmented, by epoch and turn alone."""
 
     def __init__(
-        self, examples: SliceDataset | ObjectDataset | CropDataset, recipe: Recipe
+        self, examples: SliceDataset | ObjectDataset | CropDataset | CubeDataset, recipe: Recipe
     ) -> None:
         self.examples = examples
         self.sampler = DrawSampler(

@@ -1,4 +1,4 @@
-"""What task iterated learns from: the chain of its model, and crops of volumes."""
+"""What is learned from volumes: the chain of the model, and crops, or cubes around objects."""
 
 from __future__ import annotations
 
@@ -9,12 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from samaritan.data import Manifest
+from samaritan.data.cubes import CubeDataset, CubeLooks
 from samaritan.data.volume_augment import VolumeAugment
 from samaritan.data.volumes import CropDataset, Place
 from samaritan.errors import ConfigError
 from samaritan.models.config import SamConfig
 from samaritan.recipes import Recipe
-from samaritan.transforms import WindowPreprocess, neurosam3d_windows, sam_med3d_windows
+from samaritan.transforms import (
+    CubePreprocess,
+    WindowPreprocess,
+    neurosam3d_windows,
+    sam_med3d_windows,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -100,3 +106,36 @@ def crop_sets(
                 len(found),
             )
     return train_set, validation
+
+
+def cube_chain(recipe: Recipe, config: SamConfig) -> CubePreprocess:
+    """The way from a volume to a cube around one object."""
+    size = (config.image_size[0], config.image_size[1], config.image_size[2])
+    return CubePreprocess(size=size, window=recipe.data.window)
+
+
+def cube_sets(
+    recipe: Recipe,
+    chain: CubePreprocess,
+    learned: Manifest,
+    held_out: Manifest | None,
+    loaded: Callable[[int, int], None],
+) -> tuple[CubeDataset, CubeDataset | None]:
+    """Cubes to learn from, and others that are the same in every validation."""
+    data = recipe.data
+    shared: dict[str, Any] = {
+        "channel": data.channel,
+        "objects": data.objects,
+        "min_size": data.min_size,
+        "cache": None if data.cache is None else Path(data.cache).expanduser(),
+        "progress": loaded,
+    }
+    train_set = CubeDataset(
+        learned,
+        chain,
+        looks=None if data.augment == "none" else CubeLooks(),
+        intensity=0.5 * data.intensity if data.augment == "heavy" else 0.0,
+        seed=recipe.run.seed,
+        **shared,
+    )
+    return train_set, CubeDataset(held_out, chain, **shared) if held_out else None

@@ -1,5 +1,6 @@
 """What happens to an image before a model sees it, and the way back to the image's own grid."""
 
+from samaritan.transforms.cubes import CubePreprocess
 from samaritan.transforms.focus import FocusPreprocess
 from samaritan.transforms.preprocess import (
     PRIOR_LOGIT,
@@ -13,6 +14,7 @@ from samaritan.transforms.windows import WindowPreprocess, neurosam3d_windows, s
 
 __all__ = [
     "PRIOR_LOGIT",
+    "CubePreprocess",
     "FocusPreprocess",
     "Frame",
     "Preprocess",

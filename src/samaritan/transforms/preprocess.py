@@ -115,11 +115,12 @@ class Preprocess(ABC):
         """
         rest = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         kind = rest.pop("kind", None)
-        from samaritan.transforms.focus import FocusPreprocess  # which are made from what is here
+        from samaritan.transforms.cubes import CubePreprocess  # which are made from what is here
+        from samaritan.transforms.focus import FocusPreprocess
         from samaritan.transforms.windows import WindowPreprocess
 
         chains: dict[str, type[Preprocess]] = {
-            c.kind: c for c in (SlicePreprocess, WindowPreprocess, FocusPreprocess)
+            c.kind: c for c in (SlicePreprocess, WindowPreprocess, FocusPreprocess, CubePreprocess)
         }
         if kind not in chains:
             raise ConfigError(

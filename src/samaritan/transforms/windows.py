@@ -73,6 +73,10 @@ class WindowPreprocess(Preprocess):
         turned = grid.reorient(self.orientation)
         return turned if self.spacing_mm is None else turned.resample(self.spacing_mm)
 
+    def stored_grid(self, grid: Grid) -> Grid:
+        """The grid that volumes are kept on for training: the lattice."""
+        return self.lattice(grid)
+
     def frame_grid(self, grid: Grid, key: tuple[int, ...]) -> Grid:
         """Cut the window from the lattice."""
         return self.lattice(grid).window(key, self.size)
@@ -87,7 +91,7 @@ class WindowPreprocess(Preprocess):
         found: dict[str, float] = {}
         if self.percentiles is None and self.measure == "window":
             return found
-        values = thinned(_one_channel(volume)).astype(np.float32, copy=False)
+        values = thinned(one_channel(volume)).astype(np.float32, copy=False)
         if self.percentiles is not None:
             low, high = np.percentile(values, self.percentiles) if values.size else (0.0, 1.0)
             found = {"low": float(low), "high": float(max(high, low + 1e-6))}
@@ -133,7 +137,7 @@ class WindowPreprocess(Preprocess):
         self, volume: Volume, key: tuple[int, ...], statistics: Mapping[str, float] | None = None
     ) -> tuple[Tensor, Grid]:
         """Resample one window, cut and scale it, without normalising it; 0 outside the volume."""
-        volume = _one_channel(volume)
+        volume = one_channel(volume)
         grid = self.frame_grid(volume.grid, key)
         array = volume.to_grid(grid).array.astype(np.float32, copy=False)
         values = torch.from_numpy(np.nan_to_num(np.ascontiguousarray(array)))
@@ -188,7 +192,12 @@ def modality_of(volume: Volume) -> str:
     return str(volume.meta.get("modality") or "")
 
 
-def _one_channel(volume: Volume) -> Volume:
+def one_channel(volume: Volume) -> Volume:
+    """Give a volume of one channel back.
+
+    Raises:
+        ConfigError: if it has several.
+    """
     if volume.array.ndim == 4:
         raise ConfigError(
             f"the image has {volume.n_channels} channels and 3D models take one; "
