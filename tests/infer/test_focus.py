@@ -12,7 +12,7 @@ from torch import Tensor
 
 from samaritan.geometry import Grid
 from samaritan.infer import Predictor
-from samaritan.infer.focus import _Plane
+from samaritan.infer.focus import _Scene
 from samaritan.transforms import FocusPreprocess
 from samaritan.transforms.focus import SLOT
 from samaritan.volume import LabelMap, Volume
@@ -110,7 +110,7 @@ def test_a_click_outside_moves_the_window_and_keeps_what_was_known(predictor):
 def test_what_is_carried_to_the_same_window_stays_as_it_is(predictor):
     volume, _ = bright(Grid.pixels((100, 100)), (50, 50, 0), (20, 15, 1))
     image = predictor.open(volume)
-    plane = _Plane(image, (2, 0))
+    plane = _Scene(image, (2, 0))
     key = (2, 0, 20 * SLOT, 20 * SLOT, 60 * SLOT)
     logits = torch.linspace(-5, 5, 32 * 32).reshape(32, 32)
     assert torch.allclose(plane.carried(key, logits, key), logits, atol=1e-4)

@@ -1,8 +1,8 @@
-"""Objects of small 2D models that look at one object at a time: where to look, and looking again.
+"""Objects of small models that look at one object at a time: where to look, and looking again.
 
-A box says where to look. After a lone click the model looks at the whole slice and closer and closer at
-the click, believes the answer that it is most sure of, and looks again at what that answer found. Later
-prompts move the window only if the object no longer fits well; a new window is told the mask so far.
+A box says where to look. After a lone click the model looks at the whole slice or volume and closer and
+closer at the click, believes the answer that it is most sure of, and looks again at what that answer found.
+Later prompts move the window only if the object no longer fits well; a new window is told the mask so far.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from samaritan.geometry import FloatArray, Grid
 from samaritan.infer.engine import OpenImage
 from samaritan.infer.frames import FrameState, Key, answer, prior_logits, upsample
 from samaritan.infer.objects import Mask
-from samaritan.transforms import PRIOR_LOGIT
+from samaritan.transforms import PRIOR_LOGIT, CubePreprocess
 from samaritan.transforms.focus import SLOT, FocusPreprocess
 from samaritan.volume import Volume
 
@@ -57,12 +57,12 @@ FITS = (0.7, 1.45)
 """A window is kept while the side that would be chosen now is within these parts of its own."""
 
 TOUCH = 3
-"""An object goes on beyond a window if it covers so many of its outermost pixels."""
+"""An object goes on beyond a window if it covers so many of its outermost pixels, or 9 voxels."""
 
 
 @dataclass(frozen=True)
 class Extent:
-    """Where something lies on a slice, in slots: rows and columns, from the first edge to the last."""
+    """Where something lies on a slice or in a volume, in slots: from the first edge to the last."""
 
     low: FloatArray
     high: FloatArray
@@ -73,7 +73,7 @@ class Extent:
 
     @property
     def side(self) -> float:
-        """The longer side."""
+        """The longest side."""
         return float((self.high - self.low).max())
 
 
@@ -89,46 +89,54 @@ def answered(
 
     Args:
         image: what is looked at.
-        key: (axis, index) of a slice, or also the window that the frame's logits lie in.
+        key: (axis, index) of a slice, or () for a volume; or also the window that the frame's logits lie in.
         frame: all prompts, the newest one included.
         mask_only: show the model its mask alone.
         base: the mask that one started from, on the image's grid; shown at the first prompt.
 
     Returns:
-        The window, as (axis, index, top, left, side), and the frame with its new mask.
+        The window, as (axis, index, top, left, side) or (i, j, k, side), and the frame with its new mask.
     """
-    plane = _Plane(image, (key[0], key[1]))
+    scene = _Scene(image, key[:2] if image.engine.preprocess.n_axes == 2 else ())
     clicked = base is None and frame.box is None and not mask_only
     if clicked and frame.logits is None:
-        key, frame = plane.search(frame)
+        key, frame = scene.search(frame)
     else:
         fresh = frame.logits is None and base is None
-        key, frame = plane.moved(key, frame, base)
+        key, frame = scene.moved(key, frame, base)
         frame = answer(image, key, frame, mask_only=mask_only)
         if fresh:  # a box's first answer is looked over once
-            frame = plane.reaching(key, answer(image, key, frame))
+            frame = scene.reaching(key, answer(image, key, frame))
         if clicked and len(frame.points) <= SEARCHED:
-            key, frame = plane.doubted(key, frame)
-    return plane.grown(key, frame, mask_only=mask_only)
+            key, frame = scene.doubted(key, frame)
+    return scene.grown(key, frame, mask_only=mask_only)
 
 
-class _Plane:
-    """One slice, on whose lattice windows are placed."""
+class _Scene:
+    """One slice, or a whole volume, on whose lattice windows are placed."""
 
-    def __init__(self, image: OpenImage, key: Key) -> None:
+    def __init__(self, image: OpenImage, place: Key) -> None:
         chain = image.engine.preprocess
-        assert isinstance(chain, FocusPreprocess)
-        self.image, self.key, self.chain = image, key, chain
-        self.lattice = chain.lattice(image.volume.grid, key[0], key[1])
-        self.whole = (*key, *chain.whole(image.volume.grid, key[0], key[1]))
-        self.size = chain.size
+        assert isinstance(chain, FocusPreprocess | CubePreprocess)
+        grid = image.volume.grid
+        self.image, self.place, self.chain, self.size = image, place, chain, chain.size
+        if isinstance(chain, FocusPreprocess):
+            self.lattice = chain.lattice(grid, *place)
+            self.whole: Key = (*place, *chain.whole(grid, *place))
+        else:
+            self.lattice, self.whole = chain.lattice(grid), chain.whole(grid)
+        self.ndim = len(self.size)
+
+    def corner(self, key: Key) -> FloatArray:
+        """Where a window begins, in slots."""
+        return np.asarray(key[len(self.place) : -1], float)
 
     # -- where -----------------------------------------------------------------------------------
 
     def slots(self, index: FloatArray) -> FloatArray:
-        """Take array indices of the image (n, 3) to slots (n, 2)."""
+        """Take array indices of the image (n, 3) to slots (n, ndim)."""
         moved = self.lattice.mm_to_index(self.image.volume.grid.index_to_mm(index))
-        found: FloatArray = (moved[:, :2] + 0.5) * SLOT
+        found: FloatArray = (moved[:, : self.ndim] + 0.5) * SLOT
         return found
 
     def box(self, start: FloatArray, stop: FloatArray) -> Extent:
@@ -143,11 +151,10 @@ class _Plane:
         inside = (upsample(logits, self.size) > 0).numpy()
         if not inside.any():
             return None
-        spans = [np.flatnonzero(inside.any(axis=1 - axis)) for axis in (0, 1)]
-        scale = key[4] / np.asarray(self.size)
-        first = np.array([spans[0][0], spans[1][0]]) * scale + key[2:4]
-        last = np.array([spans[0][-1] + 1, spans[1][-1] + 1]) * scale + key[2:4]
-        edge = np.asarray(self.lattice.shape[:2]) * SLOT  # nothing lies beyond the picture
+        first, last = span(inside)
+        scale = key[-1] / np.asarray(self.size)
+        first, last = first * scale + self.corner(key), last * scale + self.corner(key)
+        edge = np.asarray(self.lattice.shape[: self.ndim]) * SLOT  # nothing lies beyond the picture
         return Extent(np.clip(first, 0, edge), np.clip(last, 0, edge))
 
     def window(self, extent: Extent) -> Key:
@@ -157,8 +164,7 @@ class _Plane:
 
     def around(self, centre: FloatArray, side: int) -> Key:
         """The window of a side about a centre."""
-        top, left = (round(float(c) - side / 2) for c in centre)
-        return (*self.key, top, left, side)
+        return (*self.place, *(round(float(c) - side / 2) for c in centre), side)
 
     def wanted(self, key: Key, frame: FrameState, base: Mask | None) -> Extent | None:
         """What the window should show: box, mask and the clicks on the object."""
@@ -173,22 +179,25 @@ class _Plane:
         return reduce(Extent.joined, shown) if shown else None
 
     def _drawn(self, base: Mask) -> Extent | None:
-        """Where the mask that one started from lies on this slice."""
-        axis, index = self.key
-        where = np.argwhere(np.take(base, index, axis=axis))
-        if not len(where):
+        """Where the mask that one started from lies on this slice, or in the volume."""
+        if self.place:
+            axis, index = self.place
+            base = np.take(base, [index], axis=axis)
+        if not base.any():
             return None
-        ends = np.insert(np.stack([where.min(axis=0), where.max(axis=0) + 1]), axis, index, 1)
-        ends[1, axis] += 1
-        return self.box(ends[0], ends[1])
+        first, last = span(base)
+        if self.place:
+            first[axis], last[axis] = index, index + 1
+        return self.box(first, last)
 
     def moved(self, key: Key, frame: FrameState, base: Mask | None) -> tuple[Key, FrameState]:
         """Choose the window for a frame's prompts, and bring what is known of its mask there."""
         extent = self.wanted(key, frame, base)
         new = self.whole if extent is None else self.window(extent)
-        if frame.logits is not None and len(key) == 5 and self._still_fits(key, new, extent):
+        known = frame.logits is not None and len(key) > len(self.place)
+        if known and self._still_fits(key, new, extent):
             return key, frame
-        if frame.logits is not None and len(key) == 5:
+        if known and frame.logits is not None:
             return new, replace(frame, logits=self.carried(key, frame.logits, new))
         if base is not None:
             return new, replace(frame, logits=prior_logits(self.image, new, base))
@@ -197,20 +206,22 @@ class _Plane:
     def _still_fits(self, key: Key, new: Key, extent: Extent | None) -> bool:
         if extent is None:
             return True
-        low, high = np.asarray(key[2:4]), np.asarray(key[2:4]) + key[4]
-        room = 0.04 * key[4]
+        low, high = self.corner(key), self.corner(key) + key[-1]
+        room = 0.04 * key[-1]
         held = bool((extent.low >= low + room).all() and (extent.high <= high - room).all())
-        return held and FITS[0] <= new[4] / key[4] <= FITS[1]
+        return held and FITS[0] <= new[-1] / key[-1] <= FITS[1]
 
     def carried(self, key: Key, logits: Tensor, new: Key) -> Tensor:
         """Bring logits from one window to another; unlikely where the old one does not reach."""
-        volume = Volume(logits.numpy()[:, :, None] + 20.0, self._low_grid(key))
-        moved = volume.to_grid(self._low_grid(new)).array[:, :, 0].astype(np.float32)
+        low, high = self._low_grid(key), self._low_grid(new)
+        volume = Volume(logits.numpy().reshape(low.shape) + 20.0, low)
+        moved = volume.to_grid(high).array.astype(np.float32).reshape(logits.shape)
         reached = torch.from_numpy(np.where(moved > 0, moved - 20.0, -6.0).astype(np.float32))
         return reached.clamp(-20, 20)
 
     def _low_grid(self, key: Key) -> Grid:
-        return self.image.frame_grid(key).resize((*self.image.engine.low_res_size, 1))
+        thin = (1,) * (3 - self.ndim)
+        return self.image.frame_grid(key).resize((*self.image.engine.low_res_size, *thin))
 
     # -- looking ---------------------------------------------------------------------------------
 
@@ -218,7 +229,7 @@ class _Plane:
         """Find what a lone click means: look from far and near, each time again at what was found."""
         meant = np.flatnonzero(np.asarray(frame.labels) == 1)
         centre = self.slots(frame.points[meant[-1:] if len(meant) else slice(-1, None)])[0]
-        looks, side = [self.whole], self.whole[4] * CLOSER
+        looks, side = [self.whole], self.whole[-1] * CLOSER
         while side >= SMALLEST * SLOT:
             looks.append(self.around(centre, round(side)))
             side *= CLOSER
@@ -253,13 +264,12 @@ class _Plane:
         """The logits of a drawn ellipse that fills a box."""
         low = self.image.engine.low_res_size
         middle, half = (box.low + box.high) / 2, (box.high - box.low) / 2
-        lines = [
-            (key[2 + axis] + (np.arange(low[axis]) + 0.5) * key[4] / low[axis] - middle[axis])
-            / half[axis]
-            for axis in (0, 1)
-        ]
-        inside = lines[0][:, None] ** 2 + lines[1] ** 2 <= 1
-        return torch.from_numpy(np.where(inside, PRIOR_LOGIT, -PRIOR_LOGIT).astype(np.float32))
+        inside = torch.zeros(low)
+        for axis, (start, n) in enumerate(zip(self.corner(key), low, strict=True)):
+            at = start + (np.arange(n) + 0.5) * key[-1] / n
+            line = torch.from_numpy(((at - middle[axis]) / half[axis]) ** 2).float()
+            inside += line.reshape([-1 if a == axis else 1 for a in range(self.ndim)])
+        return torch.where(inside <= 1, PRIOR_LOGIT, -PRIOR_LOGIT)
 
     def doubted(self, key: Key, frame: FrameState) -> tuple[Key, FrameState]:
         """Keep an answer that respects the clicks; else see whether a new search is believed more."""
@@ -273,11 +283,11 @@ class _Plane:
         """The part of the clicks that an answer does not respect."""
         assert frame.logits is not None
         mask = upsample(frame.logits, self.size) > 0
-        scale = np.asarray(self.size) / key[4]
-        cells = np.floor((self.slots(frame.points) - key[2:4]) * scale).astype(int)
+        scale = np.asarray(self.size) / key[-1]
+        cells = np.floor((self.slots(frame.points) - self.corner(key)) * scale).astype(int)
         held = ((cells >= 0) & (cells < np.asarray(self.size))).all(axis=1)
         inside = np.zeros(len(cells), bool)
-        inside[held] = mask.numpy()[cells[held, 0], cells[held, 1]]
+        inside[held] = mask.numpy()[tuple(cells[held].T)]
         return float((inside != (np.asarray(frame.labels) == 1)).mean())
 
     def _again(self, key: Key, frame: FrameState, found: FrameState) -> tuple[Key, FrameState]:
@@ -293,18 +303,20 @@ class _Plane:
         assert frame.logits is not None
         assert frame.quality is not None
         bias = NEARER if 0 in frame.labels else FARTHER
-        belief = frame.quality + bias * math.log2(min(key[4] / self.whole[4], 1.0))
+        belief = frame.quality + bias * math.log2(min(key[-1] / self.whole[-1], 1.0))
         belief -= DENIED * self._denied(key, frame)
         return belief - (LEAVING if self.leaves(key, frame.logits) else 0.0)
 
     def leaves(self, key: Key, logits: Tensor) -> bool:
         """Whether an object goes on beyond a window, where the picture does."""
         inside = (logits > 0).numpy()
-        rows, columns, _ = self.lattice.shape
-        top, left, side = key[2:5]
-        goes_on = (top > 0, top + side < rows * SLOT, left > 0, left + side < columns * SLOT)
-        edges = (inside[0], inside[-1], inside[:, 0], inside[:, -1])
-        return any(on and int(edge.sum()) >= TOUCH for on, edge in zip(goes_on, edges, strict=True))
+        most = TOUCH ** (self.ndim - 1)
+        for axis, (start, n) in enumerate(zip(self.corner(key), self.lattice.shape, strict=False)):
+            goes_on = start > 0, start + key[-1] < n * SLOT
+            for edge, on in zip((0, -1), goes_on, strict=True):
+                if on and int(inside.take(edge, axis=axis).sum()) >= most:
+                    return True
+        return False
 
     def grown(
         self, key: Key, frame: FrameState, *, mask_only: bool = False
@@ -312,10 +324,18 @@ class _Plane:
         """Look from farther away while the object leaves the window."""
         for _ in range(2):
             assert frame.logits is not None
-            if key[4] >= self.whole[4] or not self.leaves(key, frame.logits):
+            if key[-1] >= self.whole[-1] or not self.leaves(key, frame.logits):
                 break
-            centre = np.asarray(key[2:4]) + key[4] / 2
-            new = self.around(centre, min(round(key[4] * math.sqrt(2)), self.whole[4]))
+            centre = self.corner(key) + key[-1] / 2
+            new = self.around(centre, min(round(key[-1] * math.sqrt(2)), self.whole[-1]))
             known = replace(frame, logits=self.carried(key, frame.logits, new))
             key, frame = new, answer(self.image, new, known, mask_only=mask_only)
         return key, frame
+
+
+def span(inside: Mask) -> tuple[FloatArray, FloatArray]:
+    """First and one past the last of what is marked, along each axis."""
+    every = range(inside.ndim)
+    lines = [inside.any(axis=tuple(a for a in every if a != axis)) for axis in every]
+    found = [np.flatnonzero(line) for line in lines]
+    return np.array([f[0] for f in found], float), np.array([f[-1] + 1 for f in found], float)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from samaritan.errors import GridMismatch, PromptError
 from samaritan.geometry import Grid
-from samaritan.infer import slices, windows
+from samaritan.infer import cubes, slices, windows
 from samaritan.infer.cache import ByteCache
 from samaritan.infer.engine import OpenImage
 from samaritan.infer.events import (
@@ -34,6 +34,7 @@ from samaritan.infer.events import (
 from samaritan.infer.objects import ObjectState, Patch
 from samaritan.io.files import replacing
 from samaritan.prompts import Boxes, MaskPrompt, Points
+from samaritan.transforms import CubePreprocess
 from samaritan.volume import LabelMap, Volume, smallest_label_dtype
 
 FORMAT = "samaritan-session/1"
@@ -322,6 +323,8 @@ class Session:
     def _applied(self, state: ObjectState, prompt: Prompt) -> ObjectState:
         if self.image.engine.preprocess.n_axes == 2:
             return slices.apply(self.image, state, prompt)
+        if isinstance(self.image.engine.preprocess, CubePreprocess):
+            return cubes.apply(self.image, state, prompt)
         return windows.apply(self.image, state, prompt, max_windows=self.max_windows)
 
     def _patches(self, name: str, *, whole: bool = False) -> list[Patch]:
@@ -329,9 +332,14 @@ class Session:
         state, image = self._state(name), self.image
         if image.engine.preprocess.n_axes == 2:
             return list(slices.patches(image, state))
+        find = (
+            cubes.patches
+            if isinstance(image.engine.preprocess, CubePreprocess)
+            else windows.patches
+        )
         if whole:
-            return list(windows.patches(image, state, whole=True))
-        return self._kept.patches.get(state, lambda: list(windows.patches(image, state)))
+            return list(find(image, state, whole=True))
+        return self._kept.patches.get(state, lambda: list(find(image, state)))
 
 
 def _paint(
