@@ -12,6 +12,7 @@ from data.toys import GRID, labels, volume
 from samaritan.data import SourceOptions, check, find_source, load_manifest
 from samaritan.data.converting import ConvertOptions, convert
 from samaritan.data.reading import case_labels
+from samaritan.data.sources.neurosam3d_index import of_sets
 from samaritan.data.volumes import CropDataset
 from samaritan.errors import ConfigError, CorruptFile, FileError
 from samaritan.transforms import neurosam3d_windows
@@ -202,6 +203,17 @@ def test_images_of_one_name_in_several_folders_stay_apart(tmp_path) -> None:
     assert [(c.id, c.patient, c.objects) for c in load_manifest(tmp_path / "overall_Tr.json")] == [
         ("x/a", "a", ("1",)), ("y/a", "a", ("1",)),
     ]  # fmt: skip
+
+
+def test_several_lists_are_parts_of_one_manifest(neurosam3d, tmp_path) -> None:
+    out = tmp_path / "out"
+    convert(load_manifest(neurosam3d), out, ConvertOptions("neurosam3d"))
+    parts = {"train": ["AMOS_Tr", "AMOS_Val"], "val": ["AMOS_Ts"]}
+    made = of_sets(out, parts, SourceOptions())
+    assert made.splits() == {"train": 3, "val": 1}
+    assert check(made).ok
+    with pytest.raises(FileError, match=r"(?s)lacks lists of images.*WORD_Tr\.json"):
+        of_sets(out, {"train": ["AMOS_Tr", "WORD_Tr"], "val": []}, SourceOptions())
 
 
 def test_wrong_rows_of_an_index_are_all_told(tmp_path) -> None:

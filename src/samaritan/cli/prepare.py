@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from samaritan.cli.prepare_recipe import recipe
+
 if TYPE_CHECKING:
     from samaritan.data import Manifest, Report
 
@@ -16,6 +18,8 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+
+app.command("recipe")(recipe)
 
 _MOST_SHOWN = 40
 

@@ -40,7 +40,12 @@ def resolve(
     >>> resolve("samed", settings=["optim.lr=1e-4"]).optim.lr
     0.0001
     """
-    own = {} if file is None else _read(Path(file).expanduser())
+    own = {} if file is None else read_yaml(Path(file).expanduser())
+    if is_lightning(own):
+        raise ConfigError(
+            f"{file} is a configuration of NeuroSAM3D. Make a recipe of it, which tells what has no place in "
+            f"one: samaritan prepare recipe {file} -o recipe.yaml"
+        )
     base = name or (own.get("name") if own.get("name") in recipe_names() else None)
     values = {} if base is None else get_recipe(str(base)).model_dump()
     if name is not None:
@@ -65,7 +70,7 @@ def load(path: str | Path) -> Recipe:
         ConfigError: telling every field that is not known or not valid.
         FileError: if the file cannot be read.
     """
-    return _checked(_read(Path(path)), [])
+    return _checked(read_yaml(Path(path)), [])
 
 
 def dump(recipe: Recipe) -> str:
@@ -78,7 +83,20 @@ def dump(recipe: Recipe) -> str:
     return text
 
 
-def _read(path: Path) -> dict[str, Any]:
+def is_lightning(values: Mapping[str, Any]) -> bool:
+    """Whether a YAML file is laid out as Lightning's command line writes it."""
+    model = values.get("model")
+    inner = model.get("init_args", model) if isinstance(model, Mapping) else None
+    return "trainer" in values or (isinstance(inner, Mapping) and "model_type" in inner)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read the sections of a YAML file; nothing in it is executed.
+
+    Raises:
+        ConfigError: if it is not valid or holds no sections.
+        FileError: if it cannot be read.
+    """
     try:
         if path.stat().st_size > MAX_BYTES:
             raise FileError(f"{path} has more than {MAX_BYTES} bytes: it is no recipe")

@@ -34,7 +34,8 @@ def rate(schedule: Schedule, iteration: int, *, per_epoch: int, epochs: int) -> 
         done = min(since / max(horizon - schedule.warmup, 1), 1.0)
         return float(schedule.floor + (1 - schedule.floor) * 0.5 * (1 + math.cos(math.pi * done)))
     if schedule.kind == "multistep":
-        passed = sum(at >= epoch * per_epoch for epoch in schedule.milestones)
+        each = per_epoch if schedule.milestones_in == "epochs" else 1
+        passed = sum(at >= milestone * each for milestone in schedule.milestones)
         return float(schedule.gamma**passed)
     if schedule.kind == "step" and schedule.every:
         return float(schedule.gamma ** (since // schedule.every))

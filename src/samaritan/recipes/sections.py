@@ -206,6 +206,8 @@ class Schedule(Section):
     """Part of the rate that the cosine ends at."""
     milestones: tuple[PositiveInt, ...] = ()
     """Epochs after which the rate is multiplied by gamma; kind multistep."""
+    milestones_in: Literal["epochs", "iterations"] = "epochs"
+    """What milestones count."""
     every: PositiveInt | None = None
     """Iterations after which the rate is multiplied by gamma, again and again; kind step."""
     gamma: PositiveFloat = 0.5

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import os
+import posixpath
 import re
 from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, NamedTuple
 
-from samaritan.data.manifest import Case, Manifest, told
+from samaritan.data.manifest import Case, Group, Manifest, told
 from samaritan.data.sources.names import stem_of
 from samaritan.data.sources.sets import SETS, gathered, modality_in
-from samaritan.errors import ConfigError, CorruptFile
+from samaritan.errors import ConfigError, CorruptFile, FileError
 
 if TYPE_CHECKING:
     from samaritan.data.sources import SourceOptions
@@ -86,6 +89,35 @@ def manifest(path: Path, options: SourceOptions) -> Manifest:
             )
         )
     return gathered(root, cases, options.patient)
+
+
+def of_sets(folder: Path, parts: Mapping[str, Iterable[str]], options: SourceOptions) -> Manifest:
+    """Put index files together: each a name such as "AMOS_Tr", and the part that its cases are in.
+
+    Raises:
+        FileError: telling every list that is missing.
+    """
+    names = [(part, name) for part, listed in parts.items() for name in listed]
+    missing = [f"{name}.json" for _, name in names if not (folder / f"{name}.json").is_file()]
+    if missing or not names:
+        raise FileError(told(f"{folder} lacks lists of images", missing or ["none was asked for"]))
+    cases: list[Case] = []
+    groups: dict[str, Group] = {}
+    for part, name in names:
+        one = manifest(folder / f"{name}.json", options)
+        start = Path(os.path.relpath(one.root, folder)).as_posix()
+        groups |= one.groups
+        cases += [
+            replace(
+                case,
+                id=f"{name}/{case.id}",
+                split=part,
+                images=tuple(posixpath.join(start, p) for p in case.images),
+                labels=tuple(posixpath.join(start, p) for p in case.labels),
+            )
+            for case in one
+        ]
+    return Manifest(folder, tuple(cases), groups)
 
 
 def _rows(path: Path) -> list[_Row]:
