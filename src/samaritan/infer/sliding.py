@@ -1,0 +1,226 @@
+"""Any model of classes over a whole image: overlapping windows, weighed towards their middle, mirrored.
+
+Source: nnU-Net 2.8.1's predictor: places of windows, weights and mirrored averages are the same. Finished
+slices are handed on while others are worked on, so logits of all classes of a whole volume are never held.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from scipy import ndimage
+from torch import Tensor
+
+from samaritan.errors import ConfigError
+
+ClassModel = Callable[[Tensor], Tensor]
+"""Takes patches (b, c, *patch), gives logits (b, heads, *patch)."""
+
+Progress = Callable[[int, int], None]
+
+_SIGMA = 1 / 8
+"""Of the weights, as a part of the window."""
+
+
+@dataclass(frozen=True)
+class SlidingWindows:
+    """How an image is gone through.
+
+    Attributes:
+        patch_size: of the model: three axes, or two for a model of single slices.
+        step: how far windows move, as a part of their size.
+        mirror: axes of the patch along which it is also shown reversed, all combinations averaged:
+            (0, 1, 2) costs eight times as much.
+        batch_size: windows that go through the model together.
+        device: of the model.
+
+    Raises:
+        ConfigError: if something is not possible.
+    """
+
+    patch_size: tuple[int, ...]
+    step: float = 0.5
+    mirror: tuple[int, ...] = ()
+    batch_size: int = 1
+    device: str | torch.device = "cpu"
+
+    def __post_init__(self) -> None:
+        dims = len(self.patch_size)
+        if dims not in (2, 3) or min(self.patch_size) < 1:
+            raise ConfigError(f"patch_size must be two or three sizes, got {self.patch_size}")
+        if not 0 < self.step <= 1:
+            raise ConfigError(f"step must be above 0 and at most 1, got {self.step}")
+        if any(not 0 <= a < dims for a in self.mirror) or self.batch_size < 1:
+            raise ConfigError(
+                f"mirror names axes of the patch, 0 to {dims - 1}, and batch_size is 1 or more; "
+                f"got {self.mirror} and {self.batch_size}"
+            )
+
+    def slabs(
+        self,
+        model: ClassModel,
+        image: npt.NDArray[np.float32] | Tensor,
+        *,
+        progress: Progress = lambda done, total: None,
+    ) -> Iterator[tuple[int, Tensor]]:
+        """Predict an image, and yield slices as soon as no window will change them.
+
+        Memory holds logits for as many slices as a window is deep: heads x patch depth x rows x columns
+        float32 numbers, and twice the slices that are handed on; the image is read window by window.
+
+        Args:
+            model: called without gradients, on the device.
+            image: (c, *grid), also memory-mapped; outside it is zero.
+            progress: called with (windows done, windows in all).
+
+        Yields:
+            The first slice, and logits (heads, slices, rows, columns) on the CPU, in order.
+        """
+        if image.ndim != 4:
+            raise ConfigError(f"the image must be (channels, k, j, i), got {tuple(image.shape)}")
+        flat = len(self.patch_size) == 2
+        patch = (1, *self.patch_size) if flat else self.patch_size
+        shape = tuple(int(n) for n in image.shape[1:])
+        padded = tuple(max(n, p) for n, p in zip(shape, patch, strict=True))
+        before = tuple((p - n) // 2 for n, p in zip(shape, padded, strict=True))
+        starts = [window_starts(n, p, self.step) for n, p in zip(padded, patch, strict=True)]
+        if flat:
+            starts[0] = list(range(padded[0]))
+        weights = window_weights(patch).to(self.device)
+        board = _Board(padded, before, shape)
+        places = list(itertools.product(*starts))
+        for done in range(0, len(places), self.batch_size):
+            some = places[done : done + self.batch_size]
+            yield from board.finished(some[0][0])
+            windows = [
+                _cut(image, [s - b for s, b in zip(p, before, strict=True)], patch) for p in some
+            ]
+            logits = self._answer(model, torch.stack(windows).to(self.device), flat)
+            for place, one in zip(some, logits, strict=True):
+                board.add(place, one * weights, weights)
+            progress(min(done + self.batch_size, len(places)), len(places))
+        yield from board.finished(padded[0])
+
+    def logits(
+        self,
+        model: ClassModel,
+        image: npt.NDArray[np.float32] | Tensor,
+        *,
+        progress: Progress = lambda done, total: None,
+    ) -> Tensor:
+        """Predict an image at once: (heads, *grid) float32, all in memory."""
+        return torch.cat([one for _, one in self.slabs(model, image, progress=progress)], dim=1)
+
+    def _answer(self, model: ClassModel, windows: Tensor, flat: bool) -> Tensor:
+        shown = windows[:, :, 0] if flat else windows
+        with torch.inference_mode():
+            total = model(shown).float()
+            axes = [a + 2 for a in self.mirror]
+            for count in range(1, len(axes) + 1):
+                for some in itertools.combinations(axes, count):
+                    total = total + model(shown.flip(some)).float().flip(some)
+        mean: Tensor = total / 2 ** len(axes)
+        return mean[:, :, None] if flat else mean
+
+
+def window_starts(size: int, window: int, step: float) -> list[int]:
+    """Say where windows start along an axis: evenly, the last one flush with the end.
+
+    >>> window_starts(110, 64, 0.5)
+    [0, 23, 46]
+    """
+    count = math.ceil((size - window) / (window * step)) + 1
+    between = (size - window) / (count - 1) if count > 1 else 0.0
+    return [int(np.round(between * i)) for i in range(count)]
+
+
+def window_weights(patch: Sequence[int]) -> Tensor:
+    """Weigh the voxels of a window: a Gaussian of an eighth of each side, 1 in the middle, never 0."""
+    weights = np.ones(())
+    for n in patch:
+        line = np.zeros(n)
+        line[n // 2] = 1
+        line = ndimage.gaussian_filter(line, n * _SIGMA, mode="constant")
+        weights = weights[..., None] * line
+    made = torch.from_numpy(weights / weights.max()).float()
+    made[made == 0] = made[made > 0].min()
+    return made
+
+
+def _cut(
+    image: npt.NDArray[np.float32] | Tensor, start: Sequence[int], patch: Sequence[int]
+) -> Tensor:
+    """Cut a window that may reach outside, where it is zero."""
+    sizes = image.shape[1:]
+    low = [max(s, 0) for s in start]
+    high = [min(s + n, size) for s, n, size in zip(start, patch, sizes, strict=True)]
+    inner = image[(slice(None), *(slice(a, b) for a, b in zip(low, high, strict=True)))]
+    found = torch.as_tensor(np.array(inner) if not isinstance(inner, Tensor) else inner).float()
+    if list(found.shape[1:]) == list(patch):
+        return found
+    made = torch.zeros((found.shape[0], *patch), device=found.device)
+    inside = tuple(slice(a - s, b - s) for a, b, s in zip(low, high, start, strict=True))
+    made[(slice(None), *inside)] = found
+    return made
+
+
+class _Board:
+    """Sums of logits and of weights over the slices that windows still come to."""
+
+    def __init__(
+        self, padded: tuple[int, ...], before: tuple[int, ...], shape: tuple[int, ...]
+    ) -> None:
+        self.padded, self.before, self.shape = padded, before, shape
+        self.first = 0
+        self.total: Tensor | None = None
+        self.weights: Tensor | None = None
+
+    def add(self, place: Sequence[int], logits: Tensor, weights: Tensor) -> None:
+        """Add a window; those of one row of windows come one after another."""
+        depth = place[0] - self.first + logits.shape[1]
+        self._grow(depth, logits)
+        assert self.total is not None
+        assert self.weights is not None
+        where = (
+            slice(place[0] - self.first, depth),
+            *(slice(s, s + n) for s, n in zip(place[1:], logits.shape[2:], strict=True)),
+        )
+        self.total[(slice(None), *where)] += logits
+        self.weights[where] += weights
+
+    def _grow(self, depth: int, like: Tensor) -> None:
+        """Make room for more slices."""
+        held = 0 if self.total is None else self.total.shape[1]
+        if depth <= held:
+            return
+        plane = self.padded[1:]
+        more = torch.zeros((like.shape[0], depth - held, *plane), device=like.device)
+        some = torch.zeros((depth - held, *plane), device=like.device)
+        if self.total is None or self.weights is None:
+            self.total, self.weights = more, some
+        else:
+            self.total = torch.cat([self.total, more], dim=1)
+            self.weights = torch.cat([self.weights, some])
+
+    def finished(self, upto: int) -> Iterator[tuple[int, Tensor]]:
+        """Hand on the slices before `upto`, without those that were added around the image."""
+        count = upto - self.first
+        if count <= 0 or self.total is None or self.weights is None:
+            return
+        mean = self.total[:, :count] / self.weights[:count]
+        self.total = self.total[:, count:].clone() if count < self.total.shape[1] else None
+        self.weights = self.weights[count:].clone() if self.total is not None else None
+        start, self.first = self.first, upto
+        low = max(start, self.before[0])
+        high = min(upto, self.before[0] + self.shape[0])
+        if low < high:
+            rows, columns = (
+                slice(b, b + n) for b, n in zip(self.before[1:], self.shape[1:], strict=True)
+            )
+            yield low - self.before[0], mean[:, low - start : high - start, rows, columns].cpu()
