@@ -14,7 +14,7 @@ from samaritan.data import SourceOptions, load_manifest
 from samaritan.data.converting import ConvertOptions, convert
 from samaritan.data.reading import case_image, case_labels
 from samaritan.data.structures import structures_of
-from samaritan.errors import ConfigError
+from samaritan.errors import ConfigError, CorruptFile
 
 SPACING = (1.5, 1.5, 1.5)
 
@@ -52,6 +52,45 @@ def test_there_and_back_is_the_identity(one_channel, tmp_path, to) -> None:
             one, two = case_image(before, known), case_image(manifest, case)
             one.grid.require_same(two.grid)
             assert np.array_equal(one.array, two.array)
+
+
+@pytest.mark.parametrize("to", ["sam_med3d", "neurosam3d", "nnunet"])
+def test_patients_stay_patients(one_channel, tmp_path, to) -> None:
+    before = load_manifest(one_channel, SourceOptions(patient=r"(p\d+)_.*"))
+    made = convert(before, tmp_path / "Dataset002_New", ConvertOptions(to))
+    assert [(c.id, c.patient) for c in made] == [(c.id, c.patient) for c in before]
+    assert len(made.patients()) == 2
+    halves = made.split({"train": 0.5, "val": 0.5})
+    assert not halves.leaks()
+    assert {c.split for c in halves if c.patient == "p1"} in ({"train"}, {"val"})
+    again = load_manifest(tmp_path / "Dataset002_New", SourceOptions(patient="(.*)"))
+    assert len(again.patients()) == 4
+    if to != "nnunet":
+        inner = next(p for p in made.root.iterdir() if p.is_dir() and p.name[0] != ".")
+        assert {c.patient for c in load_manifest(inner)} == {"p1", "p2"}
+    if to == "neurosam3d":
+        listed = load_manifest(next(made.root.glob("*_Tr.json")))
+        assert {c.patient for c in listed} == {"p1", "p2"}
+
+
+def test_another_file_of_that_name_tells_nothing_and_a_damaged_one_is_told(one_channel) -> None:
+    (one_channel / "patients.json").write_text('{"p1_a": "x"}')
+    assert len(load_manifest(one_channel).patients()) == 4
+    (one_channel / "patients.json").write_text("{")
+    with pytest.raises(CorruptFile, match=r"patients\.json is not valid JSON"):
+        load_manifest(one_channel)
+
+
+def test_channels_are_chosen_by_name(nnunet, tmp_path) -> None:
+    manifest = load_manifest(nnunet)
+    made = convert(manifest, tmp_path / "out", ConvertOptions("neurosam3d", channel="FLAIR"))
+    known = read(nnunet / "imagesTr/p1_a_0001.nii.gz").array
+    assert np.array_equal(case_image(made, made.cases[0]).array, known)
+    with pytest.raises(ConfigError, match=r"no channel 'PD'; known: T1, FLAIR"):
+        convert(manifest, tmp_path / "other", ConvertOptions("neurosam3d", channel="PD"))
+    single = load_manifest(tmp_path / "out")
+    with pytest.raises(ConfigError, match=r"one channel, without a name, and 'T1' was asked"):
+        convert(single, tmp_path / "third", ConvertOptions("sam_med3d", channel="T1"))
 
 
 def test_paths_are_the_published_ones(one_channel, tmp_path) -> None:

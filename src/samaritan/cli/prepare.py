@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from samaritan.cli.options import channel_of
 from samaritan.cli.prepare_recipe import recipe
 
 if TYPE_CHECKING:
@@ -46,6 +47,7 @@ Split = Annotated[
     typer.Option(help="Split by patient, such as train=0.8,val=0.2; what is split already stays."),
 ]
 Seed = Annotated[int, typer.Option(help="Another seed is another split.")]
+Channel = Annotated[str | None, typer.Option(help="Which channel to take, by number or name.")]
 Workers = Annotated[int, typer.Option(min=1, help="Cases at a time.")]
 
 
@@ -108,7 +110,7 @@ def slices(
         int, typer.Option(min=0, help="Pixels of labels that a slice needs; 0 keeps every slice.")
     ] = 1,
     bits: Annotated[int, typer.Option(help="8 or 16 bits a pixel.")] = 8,
-    channel: Annotated[int | None, typer.Option(min=0, help="Which channel to take.")] = None,
+    channel: Channel = None,
     patient: Patient = None,
     split: Split = "train=0.8,val=0.2",
     seed: Seed = 0,
@@ -144,7 +146,7 @@ def slices(
                 axis=axis,
                 min_foreground=min_foreground,
                 bits=bits,  # type: ignore[arg-type]
-                channel=channel,
+                channel=channel_of(channel),
             )
             made = make_slices(manifest, out, options, workers=workers, progress=tell)
     typer.echo(f"{out}: {_counted(made)}")
@@ -163,7 +165,7 @@ def convert(
             help="Resample to voxels of so many mm: 1.5, or one number for each axis: 1,1,3."
         ),
     ] = None,
-    channel: Annotated[int | None, typer.Option(min=0, help="Which channel to take.")] = None,
+    channel: Channel = None,
     min_volume: Annotated[
         float, typer.Option(min=0, help="Leave out masks of less than so many cubic millimetres.")
     ] = 0.0,
@@ -186,7 +188,7 @@ def convert(
     from samaritan.cli.console import bars
     from samaritan.data.converting import ConvertOptions, convert
 
-    options = ConvertOptions(to, _sides(spacing), channel, min_volume, merge_overlaps)
+    options = ConvertOptions(to, _sides(spacing), channel_of(channel), min_volume, merge_overlaps)
     manifest = _manifest(path, modality, patient, labels, split, seed)
     with bars() as report:
         made = convert(

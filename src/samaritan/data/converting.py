@@ -19,6 +19,7 @@ from samaritan.data.manifest import Case, Manifest, told
 from samaritan.data.reading import case_image, case_labels
 from samaritan.data.slicing import file_facts, file_names
 from samaritan.data.sources import load_manifest
+from samaritan.data.sources.patients import write_patients
 from samaritan.data.structures import structures_of
 from samaritan.errors import ConfigError, SamaritanError
 from samaritan.io.files import replacing
@@ -46,8 +47,8 @@ class ConvertOptions:
     """A key of `LAYOUTS`: "nnunet", "sam_med3d", "neurosam3d" or "cvpr25"."""
     spacing_mm: tuple[float, float, float] | None = None
     """Voxel sides to resample to, images linearly and labels by nearest neighbour; None: as they are."""
-    channel: int | None = None
-    """Take one channel; the layouts of SAM-Med3D and NeuroSAM3D hold one."""
+    channel: int | str | None = None
+    """Take one channel, by number or name; the layouts of SAM-Med3D and NeuroSAM3D hold one."""
     min_volume_mm3: float = 0.0
     """Masks that are smaller are left out; empty ones always are. SAM-Med3D's own preparation has 10."""
     merge_overlaps: bool = False
@@ -106,6 +107,8 @@ def convert(
     if problems:
         raise ConfigError(told(f"{len(problems)} of {len(manifest)} cases stay out", problems))
     layout.finish(rows)
+    if any(case.patient != names[case.id] for case, _ in rows):
+        write_patients(out, {file: case.patient for case, made in rows for file in made.images})
     return load_manifest(out)
 
 
@@ -138,10 +141,16 @@ def _image(manifest: Manifest, case: Case, options: ConvertOptions) -> Volume:
         raise ConfigError("it is a picture, and these layouts hold volumes")
     if options.channel is not None and image.array.ndim == 4:
         return image.channel(options.channel)
+    known = manifest.group_of(case).channels
+    if isinstance(options.channel, str) and options.channel not in known:
+        raise ConfigError(
+            f"it has one channel, {', '.join(known) or 'without a name'}, and {options.channel!r} was asked "
+            "for"
+        )
     if image.n_channels > 1 and options.to != "nnunet":
         raise ConfigError(
             f"it has {image.n_channels} channels {image.channels} and this layout holds one: choose it by "
-            "its number with --channel"
+            "its name or number with --channel"
         )
     return image
 

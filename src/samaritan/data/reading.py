@@ -35,12 +35,14 @@ def case_image(manifest: Manifest, case: Case) -> Volume:
     first = volumes[0]
     for name, other in zip(case.images[1:], volumes[1:], strict=True):
         first.grid.require_same(other.grid, what=f"channels {case.images[0]} and {name}")
+    known = manifest.group_of(case).channels
+    if len(volumes) == 1 and first.array.ndim == 4 and len(known) == first.n_channels:
+        first = replace(first, channels=known)
     if len(volumes) > 1:
         if any(v.array.ndim == 4 for v in volumes):
             raise FileError(
                 f"case {case.id!r} has a file for each channel, but one of them has several"
             )
-        known = manifest.group_of(case).channels
         channels = known if len(known) == len(volumes) else ()
         first = replace(first, array=np.stack([v.array for v in volumes], -1), channels=channels)
     return placed(case, first)

@@ -44,7 +44,7 @@ class SliceOptions:
     """Pixels of labels that a slice needs; 0 keeps every slice."""
     bits: Literal[8, 16] = 8
     """Of the pictures: intensities between the window's ends become 0 to 2^bits - 1."""
-    channel: int | None = None
+    channel: int | str | None = None
     """Take one channel; three channels otherwise become red, green and blue."""
 
     def __post_init__(self) -> None:
@@ -173,7 +173,7 @@ def _write_slices(
         image = image.channel(options.channel)
     if image.n_channels not in (1, 3):
         raise ConfigError(
-            f"{image.n_channels} channels {image.channels} make no picture: choose one by its number"
+            f"{image.n_channels} channels {image.channels} make no picture: choose one by its name or number"
         )
     drawn = _one_map(case_labels(manifest, case), case)
     if drawn is not None:

@@ -20,6 +20,7 @@ from samaritan.data.sources import (
     sam_med3d,
     synapse,
 )
+from samaritan.data.sources.patients import with_patients
 from samaritan.errors import ConfigError, FileError
 
 __all__ = ["KINDS", "SourceOptions", "find_source", "load_manifest"]
@@ -113,7 +114,7 @@ def load_manifest(
     made = KINDS[found][1](where, options)
     if not made.cases:
         raise FileError(f"{where} holds no case: it looks like {found}, but no image was found")
-    return made
+    return made if options.patient or found == "manifest" else with_patients(made)
 
 
 def _kind(path: Path) -> str | None:
