@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +17,18 @@ from samaritan.checkpoints.saving import write_torch
 from samaritan.checkpoints.volumes import their_names
 from samaritan.errors import CheckpointError
 from samaritan.io.files import replacing
+from samaritan.models.config import (
+    NEUROSAM3D_DINOV2_QUIRKS,
+    NEUROSAM3D_HIERA_QUIRKS,
+    NEUROSAM3D_QUIRKS,
+    SAM_QUIRKS,
+    SAMMED3D_QUIRKS,
+    Quirks,
+    SamConfig,
+)
 from samaritan.models.sam import Sam
+
+logger = logging.getLogger(__name__)
 
 Layout = Literal["sam", "samed", "samed_s", "sam_med2d", "neurosam3d", "m_sam"]
 
@@ -24,6 +37,12 @@ _NEUROSAM3D = {
     "vit": "neurosam3d",
     "dinov2": "neurosam3d-dinov2",
     "hiera": "neurosam3d-hiera",
+}
+
+_NEUROSAM3D_QUIRKS = {
+    "vit": NEUROSAM3D_QUIRKS,
+    "dinov2": NEUROSAM3D_DINOV2_QUIRKS,
+    "hiera": NEUROSAM3D_HIERA_QUIRKS,
 }
 
 
@@ -38,7 +57,8 @@ def save_official(
 
     "sam" is a bare state dict; "samed" and "samed_s" are LoRA files, which go with the weights of a plain
     SAM; "sam_med2d" is ``{"model": ..., "optimizer": ...}``; "neurosam3d" is a file of Lightning, and "m_sam"
-    ``{"model_state_dict": ...}``. The file appears when it is complete.
+    ``{"model_state_dict": ...}``. The file appears when it is complete. Published programs compute with
+    historic mistakes; if the model does not have these, it is logged as a warning that they answer otherwise.
 
     Args:
         model: plain, or adapted as that system does.
@@ -71,10 +91,40 @@ def save_official(
         content = {"state_dict": {f"model.{key}": value for key, value in state.items()}}
     if optimizer is not None and chosen != "sam_med2d":
         raise CheckpointError(f"the layout {chosen!r} has no place for an optimizer")
+    differing = quirks_that_differ(model.config, chosen)
+    if differing:
+        logger.warning(
+            "the model does not share what the published program computes with (%s): that program will give "
+            "other answers with these weights. A model that begins with published weights shares it",
+            ", ".join(differing),
+        )
     path = Path(path).expanduser()
     with replacing(path) as (temporary,):
         write_torch(content, temporary)
     return path
+
+
+def quirks_that_differ(config: SamConfig, layout: Layout) -> tuple[str, ...]:
+    """Names of the quirks in which a model and the published program of a layout differ."""
+    program = _quirks_of_program(config, layout)
+    if program is None:
+        return ()
+    own, theirs = asdict(config.quirks), asdict(program)
+    fits = all(side % config.window_size == 0 for side in config.grid)
+    whole = config.backbone == "vit" and fits  # no window is padded
+    return tuple(
+        name
+        for name, value in theirs.items()
+        if own[name] != value and not (name == "window_padding" and whole)
+    )
+
+
+def _quirks_of_program(config: SamConfig, layout: Layout) -> Quirks | None:
+    if config.backbone == "unet":
+        return None
+    if layout == "neurosam3d":
+        return _NEUROSAM3D_QUIRKS[config.backbone]
+    return SAMMED3D_QUIRKS if config.ndim == 3 else SAM_QUIRKS
 
 
 def official_state(model: Sam, layout: Layout) -> dict[str, Tensor]:
