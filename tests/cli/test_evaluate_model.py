@@ -52,7 +52,7 @@ def test_a_model_on_data_becomes_a_report(capsys, models, data, tmp_path) -> Non
         assert {(name, "clicks", 2), (name, "box+clicks", 0), (name, "box+clicks", 2)} <= groups
     means = {(m["key"]["prompt"], m["key"]["clicks"]): m["stats"] for m in found["mean_of_groups"]}
     assert means["ellipse", None]["dice"]["mean"] > 0.9
-    assert set(found["median_seconds"]) == {"opening", "answer"}
+    assert set(found["median_seconds"]) == {"opening", "encoding", "answer", "once_encoded"}
     assert found["iou_estimate"][0]["n"] == 4 * (1 + 2 + 2 + 3)
     assert "prompts box, points, clicks, box+clicks" in found["facts"]["asked"]
     page = (tmp_path / "out" / "report.html").read_text("utf-8")
@@ -88,8 +88,10 @@ def test_a_table_is_printed(capsys, models, data, tmp_path) -> None:
         "--clicks", 1, "--prompts", "box,clicks",
     )  # fmt: skip
     assert done.code == 0, done.err
-    for words in ("data set", "box", "1 click", "hearts", "mean of data sets", "report.html"):
+    for words in ("data set", "box", "click", "hearts", "mean of data sets", "report.html"):
         assert words in done.out
+    for title in ("Dice", "surface Dice", "HD95 (px)", "Median time"):
+        assert title in done.out
 
 
 def test_models_without_prompts_label_the_images(capsys, models, data, tmp_path) -> None:

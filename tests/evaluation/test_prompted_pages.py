@@ -61,7 +61,7 @@ def test_columns_tell_prompts_in_the_order_of_asking() -> None:
     report = Report("columns", rows, get_protocol())
     assert columns_of(report) == [
         ("ellipse", None), ("box", None), ("points", 1), ("points", 9),
-        *(("clicks", n) for n in (1, 3, 5, 10, 12)),
+        *(("clicks", n) for n in (1, 2, 3, 5, 10, 12)),
     ]  # fmt: skip
     assert few_columns(report)[-3:] == [("clicks", 1), ("clicks", 5), ("clicks", 12)]
     assert shown_prompts(rows) == [("clicks", 5), ("box", None)]
@@ -88,9 +88,26 @@ def test_models_are_held_to_their_own_estimates() -> None:
     assert "The model about itself" in text
     assert "Median time: 0.25 s for an answer (4)." in text
     assert as_json(report)["iou_estimate"][0]["error"] == pytest.approx(0.1)
-    assert as_json(report)["median_seconds"] == {"opening": None, "answer": pytest.approx(0.25)}
+    assert as_json(report)["median_seconds"] == {
+        "opening": None, "encoding": None,
+        "answer": pytest.approx(0.25), "once_encoded": pytest.approx(0.25),
+    }  # fmt: skip
     assert estimates([row("a", 0.5)]) == []
     assert pace([row("a", 0.5)]) is None
+
+
+def test_encoding_is_told_apart_from_answering() -> None:
+    rows = [row("a", 0.5, prompt="clicks", clicks=n, seconds=0.1) for n in range(2, 6)]
+    rows.append(row("a", 0.5, prompt="clicks", clicks=1, seconds=2.0, encoding_seconds=1.9))
+    times = pace(rows)
+    assert times is not None
+    assert times.encoding == pytest.approx(1.9)
+    assert times.n_encoded == 1
+    assert times.once_encoded == pytest.approx(0.1)
+    text = page(Report("times", rows, get_protocol()))
+    words = "0.10 s for an answer (5): 0.10 s once all is encoded, 1.90 s for encoding where an"
+    assert words in text
+    assert "encoding seconds" not in text
 
 
 def test_an_estimate_that_never_changes_has_no_correlation() -> None:

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from samaritan.evaluation.matching import Matched
+    from samaritan.metrics import Row
 
 _WHAT = "What to compare"
 _HOW = "How to measure"
@@ -46,7 +49,7 @@ def evaluate(
     ] = None,
     protocol: Annotated[
         str,
-        typer.Option(help="samaritan, samed, sam_med2d, sam_med3d.", rich_help_panel=_HOW),
+        typer.Option(help="samaritan, samed, sam_med2d, sam_med3d, cvpr25.", rich_help_panel=_HOW),
     ] = "samaritan",
     tolerance: Annotated[
         float | None,
@@ -109,18 +112,21 @@ def evaluate(
     prompts: Annotated[
         str | None,
         typer.Option(
-            help="Of box, points, clicks, box+clicks; the first three.", rich_help_panel=_PROMPTS
+            help="Of box, points, clicks, box+clicks; the first three, for volumes box,clicks.",
+            rich_help_panel=_PROMPTS,
         ),
     ] = None,
     points: Annotated[
         str, typer.Option(help="Numbers of points given.", rich_help_panel=_PROMPTS)
     ] = "1,3,5,9",
     clicks: Annotated[
-        int,
+        int | None,
         typer.Option(
-            help="Clicks, each of which corrects the last answer.", rich_help_panel=_PROMPTS, min=1
+            help="Clicks, each of which corrects the last answer; 10, or as published.",
+            rich_help_panel=_PROMPTS,
+            min=1,
         ),
-    ] = 10,
+    ] = None,
     objects: Annotated[
         str,
         typer.Option(help="labels, components, or the largest of each.", rich_help_panel=_PROMPTS),
@@ -138,6 +144,18 @@ def evaluate(
         str | None,
         typer.Option(help="ellipse: fill the box with one.", rich_help_panel=_PROMPTS),
     ] = None,
+    ceiling: Annotated[
+        bool,
+        typer.Option(
+            "--ceiling",
+            help="Also what a perfect answer would reach: what resolution costs.",
+            rich_help_panel=_PROMPTS,
+        ),
+    ] = False,
+    channel: Annotated[
+        str | None,
+        typer.Option(help="Channel to show, by number or name.", rich_help_panel=_PROMPTS),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of all draws.", rich_help_panel=_PROMPTS)] = 0,
 ) -> None:
     """Measure masks against references, or a model on data; write a page with tables, charts and pictures.
@@ -149,7 +167,7 @@ def evaluate(
 
     asked = Wanted(
         model, data, base, device, split, limit, group_by, prompts, points, clicks, objects,
-        max_objects, min_size, box, click, baseline, seed,
+        max_objects, min_size, box, click, baseline, ceiling, channel, seed,
     )  # fmt: skip
     given = {
         "--labels": labels, "--binary": binary, "--images": images, "--groups": groups,
@@ -188,6 +206,8 @@ def _compare(
     from samaritan.evaluation import Report, compare, match, read_groups, write_report
     from samaritan.evaluation.choosing import picture_cases
     from samaritan.evaluation.comparing import Settings
+    from samaritan.evaluation.cvpr25_scores import challenge_sheets
+    from samaritan.evaluation.cvpr25_stored import compare_rounds
     from samaritan.evaluation.matching import names_beside
     from samaritan.evaluation.report import check_folder
     from samaritan.metrics import get_protocol
@@ -201,11 +221,19 @@ def _compare(
     )
     known = {} if groups is None else read_groups(groups)
     with bars() as report:
-        found = compare(matched, settings, groups=known, workers=workers, progress=report)
+        if protocol == "cvpr25":
+            _check_rounds(wanted, binary, groups)
+            found = compare_rounds(matched, settings, convention, progress=report)
+        else:
+            found = compare(matched, settings, groups=known, workers=workers, progress=report)
         if not found.rows:
             raise FileError(_nothing(found.problems, references))
         shown, colours = picture_cases(
-            matched.pairs_of(found.rows), found.rows, settings, each=pictures, progress=report
+            matched.pairs_of(found.rows),
+            _final(found.rows),
+            settings,
+            each=pictures,
+            progress=report,
         )
     notes = [*found.notes, *_notes(matched, known)]
     made = Report(
@@ -221,11 +249,28 @@ def _compare(
         notes,
         shown,
         colours,
+        sheets=challenge_sheets(found.rows) if protocol == "cvpr25" else (),
     )
     where = write_report(made, output)
     for note in notes[:10]:
         warn(note)
     tell(made, where, as_json)
+
+
+def _check_rounds(wanted: object, binary: bool, groups: Path | None) -> None:
+    """Refuse what has no place in the challenge's scores."""
+    from samaritan.errors import ConfigError
+
+    if wanted or binary or groups is not None:
+        raise ConfigError(
+            "protocol 'cvpr25' scores all labels of each case: leave out --labels, --binary and --groups"
+        )
+
+
+def _final(rows: Sequence[Row]) -> list[Row]:
+    """The rows of the last answers, where rows tell of several."""
+    last = max((row.clicks for row in rows if row.clicks is not None), default=None)
+    return [row for row in rows if row.clicks in (None, last)]
 
 
 def _parse_labels(text: str | None) -> tuple[tuple[int | str, ...] | None, dict[int, str]]:

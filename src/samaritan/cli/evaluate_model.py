@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from samaritan.cli.console import Report as Progress
     from samaritan.data import Manifest
     from samaritan.evaluation import Picture
+    from samaritan.evaluation.sheets import Sheet
     from samaritan.evaluation.trial import Trial
     from samaritan.evaluation.trials import Tried
     from samaritan.infer import Predictor
@@ -33,13 +34,15 @@ class Wanted:
     group_by: str
     prompts: str | None
     points: str
-    clicks: int
+    clicks: int | None
     objects: str
     max_objects: int | None
     min_size: int
     box: str
     click: str
     baseline: str | None
+    ceiling: bool
+    channel: str | None
     seed: int
 
     def checked(
@@ -77,9 +80,13 @@ class Wanted:
         words: dict[str, Any] = {"objects": self.objects, "box": self.box, "click": self.click}
         if self.prompts is not None:
             words["prompts"] = parse_prompts(self.prompts)
+        if self.clicks is not None:
+            words["clicks"] = self.clicks
+        if self.channel is not None:
+            words["channel"] = int(self.channel) if self.channel.isdecimal() else self.channel
         return Trial(
             points=parse_counts(self.points, "--points"),
-            clicks=self.clicks,
+            ceiling=self.ceiling,
             max_objects=self.max_objects,
             min_size=self.min_size,
             baseline=self.baseline is not None,
@@ -128,8 +135,9 @@ def evaluate_model(
     from samaritan.cli.evaluate_told import problems_told, tell
     from samaritan.errors import ConfigError, FileError
     from samaritan.evaluation import Report, write_report
+    from samaritan.evaluation.cvpr25 import challenge_trial
     from samaritan.evaluation.report import check_folder
-    from samaritan.evaluation.trials import GroupBy
+    from samaritan.evaluation.trials import GroupBy, suited
     from samaritan.metrics import get_protocol
 
     convention, trial = get_protocol(protocol, tolerance=tolerance), wanted.trial()
@@ -142,6 +150,10 @@ def evaluate_model(
     with bars() as report:
         report("loading the model", 0, 0)
         predictor = _predictor(wanted)
+        if convention.name == "cvpr25":
+            trial = challenge_trial(predictor, trial, chosen=wanted.prompts is not None)
+        elif wanted.prompts is None:
+            trial = suited(trial, predictor)
         found, shown, colours = _tried(
             predictor, manifest, trial, convention, wanted, pictures, report
         )
@@ -160,6 +172,7 @@ def evaluate_model(
         found.notes,
         shown,
         colours,
+        sheets=_sheets(convention, manifest, found),
     )
     where = write_report(made, output)
     for note in found.notes:
@@ -188,6 +201,7 @@ def _tried(
 ) -> tuple[Tried, Sequence[Picture], Sequence[tuple[str, str]]]:
     """Ask models with prompts; let the others label."""
     from samaritan.errors import ConfigError
+    from samaritan.evaluation.cvpr25 import ask_as_cvpr25
     from samaritan.evaluation.labelling import label_cases, picture_cases
     from samaritan.evaluation.sam_med2d import ask_as_sam_med2d, check_trial
     from samaritan.evaluation.showing import Gallery
@@ -200,8 +214,10 @@ def _tried(
                 f"model {predictor.model.config.name!r} takes no prompts: it labels the whole image. "
                 "Leave out --prompts and --baseline"
             )
-        if protocol.name == "sam_med2d":
-            raise ConfigError("protocol 'sam_med2d' is for models with prompts; this one has none")
+        if protocol.name in ("sam_med2d", "cvpr25"):
+            raise ConfigError(
+                f"protocol {protocol.name!r} is for models with prompts; this one has none"
+            )
         found = label_cases(predictor, manifest, protocol, group_by=by, progress=report)
         return found, *picture_cases(
             predictor, manifest, protocol, found.rows, each=pictures, progress=report
@@ -212,6 +228,8 @@ def _tried(
             "Use samaritan, sam_med2d or sam_med3d"
         )
     asking = ask_by_session
+    if protocol.name == "cvpr25":
+        asking = ask_as_cvpr25
     if protocol.name == "sam_med2d":
         check_trial(predictor, trial)
         asking = ask_as_sam_med2d
@@ -220,6 +238,15 @@ def _tried(
     )
     gallery = Gallery(predictor, manifest, trial, asking)
     return found, *gallery.pictures(found.rows, each=pictures, progress=report)
+
+
+def _sheets(protocol: Protocol, manifest: Manifest, found: Tried) -> Sequence[Sheet]:
+    """The tables that a protocol has of its own."""
+    if protocol.name != "cvpr25":
+        return ()
+    from samaritan.evaluation.cvpr25_scores import challenge_sheets
+
+    return challenge_sheets(found.rows, [case.id for case in manifest])
 
 
 def _facts(
@@ -244,4 +271,6 @@ def trial_words(trial: Trial) -> str:
         words.append(f"at most {trial.max_objects} of a case")
     if trial.min_size > 1:
         words.append(f"from {trial.min_size} voxels")
+    if trial.channel is not None:
+        words.append(f"channel {trial.channel}")
     return "; ".join([*words, f"{trial.box} boxes", f"{trial.click} clicks", f"seed {trial.seed}"])

@@ -9,10 +9,18 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.table import Table
+
     from samaritan.evaluation import Report
+    from samaritan.evaluation.overview import Column
+    from samaritan.metrics import Summary
     from samaritan.metrics.summary import Stat
 
 _PRINTED = ("dice", "surface_dice", "hd95")
+_CLICKS = (1, 2, 3, 5, 10)
+_MOST_STRUCTURES = 12
 
 
 def tell(report: Report, page: Path, as_json: bool) -> None:
@@ -24,6 +32,9 @@ def tell(report: Report, page: Path, as_json: bool) -> None:
         typer.echo(json.dumps({**told_as_json(report, rows=False), "page": str(page)}, indent=1))
     else:
         (_print_prompts if report.prompts else _print)(report)
+        for sheet in report.sheets:
+            if sheet.words:
+                typer.echo(sheet.words)
         typer.echo(f"report: {page}")
     if report.problems:
         raise FileError(problems_told(report.problems))
@@ -65,23 +76,78 @@ def _print(report: Report) -> None:
 
 
 def _print_prompts(report: Report) -> None:
-    """Print the first score of every set and prompt."""
+    """Print a table for each of the first scores, by data set and structure; and how long it took."""
     from rich.console import Console
+
+    from samaritan.evaluation.estimates import pace
+    from samaritan.evaluation.overview import few_columns, pace_words
+    from samaritan.evaluation.trial import CEILINGS
+
+    console, columns = Console(highlight=False), few_columns(report, _CLICKS)
+    lines, scores = _prompted_lines(report), _first_scores(report)
+    ceilings = [column for column in columns if column[0] in CEILINGS]
+    asked = [column for column in columns if column not in ceilings]
+    for key in scores if asked else ():
+        console.print(_prompted_table(report, lines, asked, key))
+    for key in scores[:1] if ceilings else ():
+        console.print(_prompted_table(report, lines, ceilings, key))
+    times = pace(report.rows)
+    if times is not None:
+        typer.echo(pace_words(times))
+
+
+def _first_scores(report: Report) -> list[str]:
+    """The scores that are looked at first, and those that a published test counts itself."""
+    from samaritan.evaluation.overview import score_of
+
+    known = dict.fromkeys(key for row in report.rows for key in row.values)
+    first = score_of(report)
+    return [first, *(key for key in known if key.startswith(_PRINTED) and key != first)]
+
+
+def _prompted_lines(report: Report) -> dict[str, dict[Column, Summary]]:
+    """Data sets, each followed by its structures where it has several, and the mean of the sets."""
+    from samaritan.evaluation.overview import column_of, lines_of
+
+    told: dict[str, dict[Column, Summary]] = {}
+    labels = report.summaries("group", "label")
+    for name, own in lines_of(report).items():
+        told[name] = own
+        parts = [
+            s for s in labels if (s.key["group"] or "no group") == name or not report.is_grouped
+        ]
+        names = list(dict.fromkeys(s.name for s in parts))
+        for part in names if 1 < len(names) <= _MOST_STRUCTURES else ():
+            told[f"  {part}"] = {column_of(s): s for s in parts if s.name == part}
+    return told
+
+
+def _prompted_table(
+    report: Report, lines: dict[str, dict[Column, Summary]], columns: Sequence[Column], key: str
+) -> Table:
+    """One score: a line for each data set or structure, a column for each prompt."""
     from rich.table import Table
 
-    from samaritan.evaluation.overview import few_columns, lines_of, score_of
     from samaritan.evaluation.trial import told
     from samaritan.metrics.names import metric
 
-    lines, columns, key = lines_of(report), few_columns(report), score_of(report)
-    table = Table(caption=metric(key).title)
-    for head in ("data set", "objects", *(told(*column) for column in columns)):
+    infinite = any(
+        own[c].stats[key].n_infinite for own in lines.values() for c in columns if _has(own, c, key)
+    )
+    caption = ", in brackets the median" if infinite else ""
+    caution = f"\n{report.protocol.caution}" if report.protocol.caution else ""
+    table = Table(caption=f"{metric(key).title}{caption}{caution}")
+    for head in ("data set", "objects", *("\n".join(told(*c).rsplit(" ", 1)) for c in columns)):
         table.add_column(head, justify="left" if head == "data set" else "right")
     for name, own in lines.items():
         first = next(iter(own.values()))
-        values = [_mean(own[c].stats[key], key) if c in own else "" for c in columns]
+        values = [_mean(own[c].stats[key], key) if _has(own, c, key) else "" for c in columns]
         table.add_row(name, str(first.n_found + first.n_missed), *values)
-    Console(highlight=False).print(table)
+    return table
+
+
+def _has(own: dict[Column, Summary], column: Column, key: str) -> bool:
+    return column in own and key in own[column].stats
 
 
 def _mean(stat: Stat, key: str) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, Self
 
 import numpy as np
@@ -50,8 +50,10 @@ class Answer:
         quality: the model's own estimate of its IoU; None where there is none.
         seconds: how long this answer took; None where nobody was asked.
         opening: how long the image took before; told with its first answer alone.
+        encoding: how much of `seconds` went into encoding what had not been looked at before.
         box: what was drawn.
         points: what was pointed at.
+        scores: what a published test counts itself, beside what the protocol measures.
     """
 
     prompt: str
@@ -60,8 +62,10 @@ class Answer:
     quality: float | None = None
     seconds: float | None = None
     opening: float | None = None
+    encoding: float | None = None
     box: tuple[Index, Index] | None = None
     points: tuple[Clicked, ...] = ()
+    scores: Mapping[str, float] = field(default_factory=dict)
 
 
 def answers(session: Asked, target: Target, shape: Index, trial: Trial) -> Iterator[Answer]:
@@ -106,7 +110,7 @@ def _corrected(
     for count in range((answer.clicks or 0) + 1, trial.clicks + 1):
         click = correction(answer.mask, reference, draws, trial)
         if click is None:
-            answer = replace(answer, clicks=count, seconds=None)
+            answer = replace(answer, clicks=count, seconds=None, encoding=None)
         else:
             session = session.click(click.at, positive=click.positive)
             given = (*answer.points, click)

@@ -10,10 +10,14 @@ import numpy as np
 
 from samaritan.metrics import Row
 
-QUALITY, SECONDS, OPENING = "predicted_iou", "seconds", "opening_seconds"
-"""Values of a row beside the metrics: the model's own estimate, the time of the answer, and of the image."""
+QUALITY, SECONDS = "predicted_iou", "seconds"
+"""Values of a row beside the metrics: the model's own estimate, and the time of the answer."""
 
-ASIDE = (QUALITY, SECONDS, OPENING)
+ENCODING, OPENING = "encoding_seconds", "opening_seconds"
+"""How much of an answer's time went into encoding; and how long the image took before the first."""
+
+APART = (ENCODING, OPENING)
+"""Times that not every row has, so that tables leave them out."""
 
 _BINS = 10
 
@@ -50,12 +54,18 @@ class Pace:
         answer: of one answer.
         n_images: images that were timed.
         n_answers: answers that were timed.
+        encoding: of the answers that had something to encode, such as a new window of a volume.
+        n_encoded: how many these were.
+        once_encoded: of one answer, without encoding.
     """
 
     opening: float
     answer: float
     n_images: int
     n_answers: int
+    encoding: float = math.nan
+    n_encoded: int = 0
+    once_encoded: float = math.nan
 
 
 def estimates(rows: Sequence[Row]) -> list[Estimate]:
@@ -69,12 +79,22 @@ def estimates(rows: Sequence[Row]) -> list[Estimate]:
 
 
 def pace(rows: Sequence[Row]) -> Pace | None:
-    """The median times of opening and answering; None if nothing was timed."""
+    """The median times of opening, encoding and answering; None if nothing was timed."""
     opening = [row.values[OPENING] for row in rows if OPENING in row.values]
-    answer = [row.values[SECONDS] for row in rows if SECONDS in row.values]
-    if not answer:
+    timed = [row.values for row in rows if SECONDS in row.values]
+    if not timed:
         return None
-    return Pace(_median(opening), _median(answer), len(opening), len(answer))
+    encoding = [values[ENCODING] for values in timed if ENCODING in values]
+    rest = [values[SECONDS] - values.get(ENCODING, 0.0) for values in timed]
+    return Pace(
+        _median(opening),
+        _median([values[SECONDS] for values in timed]),
+        len(opening),
+        len(timed),
+        _median(encoding),
+        len(encoding),
+        _median(rest),
+    )
 
 
 def _estimate(prompt: str, rows: Sequence[Row]) -> Estimate:

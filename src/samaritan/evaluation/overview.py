@@ -13,7 +13,7 @@ import numpy as np
 from samaritan.evaluation import charts
 from samaritan.evaluation.cells import cell, mean, number_cell, stat_cell, table
 from samaritan.evaluation.estimates import Estimate, Pace
-from samaritan.evaluation.trial import ELLIPSE, PROMPTS, told
+from samaritan.evaluation.trial import ASIDE, ELLIPSE, PROMPTS, told
 from samaritan.metrics import Summary
 from samaritan.metrics.names import metric
 from samaritan.metrics.summary import Stat
@@ -24,8 +24,11 @@ if TYPE_CHECKING:
 Column = tuple[str, int | None]
 """A kind of prompt, and the number of points."""
 
-SHOWN_CLICKS = (0, 1, 3, 5, 10)
+SHOWN_CLICKS = (0, 1, 2, 3, 5, 10)
 """The overview has columns for these numbers of clicks, and for the last."""
+
+FIRST = ("dice_best_in_window", "dice_in_window", "dice", "iou")
+"""Scores, the one that is looked at first before the others."""
 
 ALL_SETS = "mean of data sets"
 
@@ -50,14 +53,14 @@ def lines_of(report: Report) -> dict[str, dict[Column, Summary]]:
     lines: dict[str, dict[Column, Summary]] = {}
     for summary in (*groups, *overall):
         name = str(summary.key.get("group", ALL_SETS if overall else "all cases")) or "no group"
-        lines.setdefault(name, {})[_column(summary)] = summary
+        lines.setdefault(name, {})[column_of(summary)] = summary
     return lines
 
 
 def score_of(report: Report) -> str:
     """The metric that is looked at first."""
     known = {key for row in report.rows for key in row.values}
-    return next((key for key in ("dice", "iou") if key in known), "")
+    return next((key for key in FIRST if key in known), "")
 
 
 def overview(report: Report) -> str:
@@ -98,19 +101,19 @@ def prompt_tiles(report: Report) -> list[tuple[str, str, str, bool]]:
     return tiles
 
 
-def few_columns(report: Report) -> list[Column]:
-    """The prompts to tell in few words: those without clicks, one point, and curves at 1, 5 and the last."""
+def few_columns(report: Report, clicks: Sequence[int] = (1, 5)) -> list[Column]:
+    """The prompts to tell in few words: those without clicks, one point, curves at few clicks and the last."""
     every = columns_of(report)
-    last = {prompt: clicks for prompt, clicks in every if prompt not in ("points", ELLIPSE)}
+    last = {prompt: clicks for prompt, clicks in every if prompt not in ("points", *ASIDE)}
     kept = [
-        (prompt, clicks)
-        for prompt, clicks in every
-        if clicks is None
-        or (prompt == "clicks" and clicks in (1, 5, last[prompt]))
-        or (prompt == "box+clicks" and clicks == last[prompt])
+        (prompt, number)
+        for prompt, number in every
+        if number is None
+        or (prompt == "clicks" and number in (*clicks, last[prompt]))
+        or (prompt == "box+clicks" and number == last[prompt])
     ]
     if "clicks" not in last:
-        kept += [(prompt, clicks) for prompt, clicks in every if prompt == "points"]
+        kept += [column for column in every if column[0] == "points"]
     return kept
 
 
@@ -156,14 +159,19 @@ def pace_words(pace: Pace) -> str:
     """
     opening = f"{_seconds(pace.opening)} for opening an image ({pace.n_images}), "
     first = "" if math.isnan(pace.opening) else opening
-    return f"Median time: {first}{_seconds(pace.answer)} for an answer ({pace.n_answers})."
+    told = f"Median time: {first}{_seconds(pace.answer)} for an answer ({pace.n_answers})"
+    if not pace.n_encoded:
+        return f"{told}."
+    encoding = f"{_seconds(pace.encoding)} for encoding where an answer needs it ({pace.n_encoded})"
+    return f"{told}: {_seconds(pace.once_encoded)} once all is encoded, {encoding}."
 
 
 def _seconds(value: float) -> str:
     return f"{value:.2f} s" if value >= 0.095 else f"{value:.3f} s"
 
 
-def _column(summary: Summary) -> Column:
+def column_of(summary: Summary) -> Column:
+    """The kind of prompt that a summary is of, and the number of points."""
     return str(summary.key.get("prompt", "")), summary.key.get("clicks")
 
 
@@ -176,7 +184,7 @@ def columns_of(report: Report) -> list[Column]:
     last: dict[str, int] = {}
     for prompt, clicks in every:
         last[prompt] = max(last.get(prompt, 0), clicks or 0)
-    order = {name: place for place, name in enumerate((ELLIPSE, *PROMPTS))}
+    order = {name: place for place, name in enumerate((*ASIDE, *PROMPTS))}
     kept = [
         (prompt, clicks)
         for prompt, clicks in every

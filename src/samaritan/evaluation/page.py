@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from samaritan.evaluation import charts
 from samaritan.evaluation.cells import cell, mean, number_cell, stat_cell, table
-from samaritan.evaluation.estimates import OPENING, pace
+from samaritan.evaluation.estimates import APART, pace
 from samaritan.evaluation.figures import figures
 from samaritan.evaluation.overview import (
     ALL_SETS,
@@ -44,6 +44,7 @@ def page(report: Report) -> str:
             _head(report),
             _tiles(report),
             _alerts(report),
+            *(sheet.html() for sheet in report.sheets),
             overview(report),
             _curves(report),
             _summaries(report),
@@ -249,7 +250,7 @@ def _table_of_summaries(
     """A line for each summary: counts, then mean and interval of each metric."""
     lines = [*summaries, *overall]
     known = dict.fromkeys(key for summary in lines for key in summary.stats)
-    metrics = [key for key in known if key != OPENING]
+    metrics = [key for key in known if key not in APART]
     keys = [key for key in ("group", "prompt", "clicks") if any(key in s.key for s in lines)]
     named = any("label" in s.key for s in lines)
     heads = [(key, True) for key in keys] + ([("label", True)] if named else [])
@@ -279,7 +280,7 @@ def _table_of_summaries(
 def _cases(report: Report) -> str:
     """Every row, the worst first."""
     rows = list(report.rows)
-    metrics = [k for k in dict.fromkeys(k for row in rows for k in row.values) if k != OPENING]
+    metrics = [k for k in dict.fromkeys(k for row in rows for k in row.values) if k not in APART]
     first = metrics[0] if metrics else ""
     rows.sort(key=lambda row: (not row.counted, row.values.get(first, math.inf)))
     about = [

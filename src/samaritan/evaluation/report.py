@@ -12,6 +12,7 @@ from typing import Any, Literal
 from samaritan.errors import FileError
 from samaritan.evaluation.estimates import Estimate, estimates, pace
 from samaritan.evaluation.overview import mean_of_sets
+from samaritan.evaluation.sheets import Sheet
 from samaritan.io.files import replacing
 from samaritan.metrics import Protocol, Row, Summary, summarise
 from samaritan.metrics.summary import Key
@@ -54,6 +55,7 @@ class Report:
         pictures: of single cases.
         colours: (label name, colour) as in the pictures.
         seed: of the confidence intervals.
+        sheets: tables of the protocol's own.
     """
 
     title: str
@@ -65,6 +67,7 @@ class Report:
     pictures: Sequence[Picture] = ()
     colours: Sequence[tuple[str, str]] = ()
     seed: int = 0
+    sheets: Sequence[Sheet] = ()
     _summaries: dict[tuple[Key, ...], list[Summary]] = field(
         default_factory=dict, init=False, repr=False, compare=False
     )
@@ -124,7 +127,13 @@ def as_json(report: Report, *, rows: bool = True) -> dict[str, Any]:
         told["iou_estimate"] = [asdict(estimate) for estimate in report.estimates]
     times = pace(report.rows)
     if times is not None:
-        told["median_seconds"] = {"opening": times.opening, "answer": times.answer}
+        told["median_seconds"] = {
+            "opening": times.opening,
+            "encoding": times.encoding,
+            "answer": times.answer,
+            "once_encoded": times.once_encoded,
+        }
+    told |= {sheet.name: [dict(row) for row in sheet.rows] for sheet in report.sheets}
     if rows:
         told["cases"] = [row_json(row) for row in report.rows]
     checked: dict[str, Any] = plain(told)
@@ -132,7 +141,7 @@ def as_json(report: Report, *, rows: bool = True) -> dict[str, Any]:
 
 
 def write_report(report: Report, folder: Path) -> Path:
-    """Write `report.html`, `report.json`, `summary.csv` and `cases.csv`: all of them or none.
+    """Write `report.html`, `report.json`, `summary.csv`, `cases.csv`, and the sheets: all or none.
 
     Args:
         report: what to tell.
@@ -151,12 +160,14 @@ def write_report(report: Report, folder: Path) -> Path:
     if report.is_grouped:
         tables += [*report.summaries("group"), *report.summaries("group", "label")]
     texts = (
+        *(sheet.csv() for sheet in report.sheets),
         rows_csv(report.rows),
         summaries_csv(tables),
         json.dumps(as_json(report), indent=1, ensure_ascii=False, allow_nan=False) + "\n",
         page(report),
     )
-    paths = tuple(folder / name for name in FILES)
+    names = (*(f"{sheet.name}.csv" for sheet in report.sheets), *FILES)
+    paths = tuple(folder / name for name in names)
     with replacing(*paths) as temporary:
         for path, text in zip(temporary, texts, strict=True):
             path.write_text(text, "utf-8")

@@ -13,7 +13,7 @@ from samaritan.evaluation.choosing import choose_cases
 from samaritan.evaluation.pictures import Panel, colour_of, draw_panels
 from samaritan.evaluation.report import Picture
 from samaritan.evaluation.targets import Subject, Target, read_subject
-from samaritan.evaluation.trial import ELLIPSE, Trial, told
+from samaritan.evaluation.trial import ASIDE, CEILING, ELLIPSE, Trial, told
 from samaritan.evaluation.trials import Asking, Progress, ask_by_session
 from samaritan.infer import Predictor
 from samaritan.metrics import Row
@@ -80,14 +80,15 @@ class Gallery:
         return pictures, [("the object", colour_of(0))]
 
     def _drawn(self, row: Row, shown: Sequence[Shown], own: Sequence[Row], metric: str) -> bytes:
-        subject = read_subject(self.manifest, _case(self.manifest, row.case), self.trial)
+        trial = replace(self.trial, ceiling=False)
+        subject = read_subject(self.manifest, _case(self.manifest, row.case), trial)
         subject = replace(
             subject,
             targets=tuple(t for t in subject.targets if (t.case, t.label) == (row.case, row.label)),
         )
         found = {
             (answer.prompt, answer.clicks): answer
-            for _, answer in self.asking(self.predictor, self.manifest, subject, self.trial)
+            for _, answer in self.asking(self.predictor, self.manifest, subject, trial)
         }
         scores = {(r.prompt, r.clicks): r.values[metric] for r in own}
         panels = [_panel(subject, found[key], f"{told(*key)}  {scores[key]:.3f}") for key in shown]
@@ -99,7 +100,7 @@ def shown_prompts(rows: Sequence[Row]) -> list[Shown]:
     """One of each kind of prompt; of several numbers of points a usual one."""
     counts: dict[str, set[int | None]] = {}
     for row in rows:
-        if row.prompt != ELLIPSE:
+        if row.prompt not in ASIDE:
             counts.setdefault(row.prompt, set()).add(row.clicks)
     if "clicks" in counts:
         counts.pop("points", None)  # the same first click
@@ -114,8 +115,9 @@ def shown_prompts(rows: Sequence[Row]) -> list[Shown]:
 def _caption(own: Sequence[Row], shown: Sequence[Shown], metric: str) -> str:
     scores = {(r.prompt, r.clicks): r.values[metric] for r in own}
     words = [f"{told(*key)} {scores[key]:.3f}" for key in shown if key in scores]
-    if (ELLIPSE, None) in scores:
-        words.append(f"ellipse {scores[ELLIPSE, None]:.3f}")
+    for name in (ELLIPSE, CEILING):
+        if (name, None) in scores:
+            words.append(f"{name} {scores[name, None]:.3f}")
     return f"{own[0].name}: " + ", ".join(words)
 
 

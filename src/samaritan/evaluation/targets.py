@@ -77,10 +77,13 @@ def read_subject(manifest: Manifest, case: Case, trial: Trial) -> Subject:
         FileError: if a file cannot be read.
         GridMismatch: if image and labels do not share one grid.
         ConfigError: if the case has no labels.
+        GeometryError: if there is no such channel.
     """
     if not case.labels:
         raise ConfigError(f"case {case.id!r} has no labels to measure against: leave it out")
     image, found = case_image(manifest, case), case_labels(manifest, case)
+    if trial.channel is not None:
+        image = image.channel(trial.channel)
     for labels in found:
         image.grid.require_same(labels.grid, what="grids of image and labels")
     group = manifest.group_of(case)

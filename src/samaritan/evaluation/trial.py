@@ -16,6 +16,11 @@ ClickKind = Literal["core", "random"]
 PROMPTS: tuple[Prompt, ...] = get_args(Prompt)
 ELLIPSE = "ellipse"
 """Name of the baseline among prompts: the box filled with an ellipse."""
+CEILING, CEILING_SPACING, CEILING_WINDOW = "ceiling", "ceiling of spacing", "ceiling of one window"
+"""Names of what perfect answers would reach; see `samaritan.evaluation.ceiling`."""
+CEILINGS: tuple[str, ...] = (CEILING_SPACING, CEILING_WINDOW, CEILING)
+ASIDE: tuple[str, ...] = (ELLIPSE, *CEILINGS)
+"""Prompts, so to speak, to which no model answers."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,10 @@ class Trial:
     """Clicks lie deep inside what they are about, or anywhere on it."""
     baseline: bool = False
     """Also measure an ellipse in the box, so that one sees whether the model earns its place."""
+    ceiling: bool = False
+    """Also measure what a perfect answer would reach, so that one sees what resolution costs."""
+    channel: int | str | None = None
+    """Which channel of images that have several the model sees; None: all of them."""
     seed: int = 0
     """Of every draw."""
 

@@ -12,7 +12,8 @@ import numpy as np
 from samaritan.data.manifest import Case, Manifest
 from samaritan.errors import ConfigError, GeometryError, SamaritanError
 from samaritan.evaluation.asking import Answer, answers
-from samaritan.evaluation.estimates import OPENING, QUALITY, SECONDS
+from samaritan.evaluation.ceiling import ceilings
+from samaritan.evaluation.estimates import ENCODING, OPENING, QUALITY, SECONDS
 from samaritan.evaluation.targets import Subject, Target, read_subject
 from samaritan.evaluation.trial import Trial
 from samaritan.infer import Predictor, Session
@@ -102,24 +103,28 @@ def ask_by_session(
         GeometryError: if the image is not one for this model.
     """
     check_image(predictor, subject)
-    session, seconds = opened(predictor, manifest, subject)
+    session, opening = opened(predictor, manifest, subject)
+    seconds: float | None = opening
     for target in subject.targets:
+        if trial.ceiling:
+            reference = subject.image.with_array(target.mask(subject.image.shape))
+            for name, mask in ceilings(predictor, reference).items():
+                yield target, Answer(name, None, mask)
+        before = predictor.encoding_seconds
         for answer in answers(session, target, subject.image.shape, trial):
-            yield target, replace(answer, opening=seconds)
-            seconds = None
+            spent = predictor.encoding_seconds - before or None
+            yield target, replace(answer, opening=seconds, encoding=spent)
+            seconds, before = None, predictor.encoding_seconds
 
 
-def opened(
-    predictor: Predictor, manifest: Manifest, subject: Subject
-) -> tuple[Session, float | None]:
-    """Begin a session, and say how long the image took: None where windows are encoded when asked for."""
+def opened(predictor: Predictor, manifest: Manifest, subject: Subject) -> tuple[Session, float]:
+    """Begin a session, and say how long the image took; windows are encoded when they are asked for."""
     start = time.perf_counter()
     window = manifest.group_of(subject.case).window
     image = predictor.open(subject.image, window=window)
     chain = predictor.preprocess
-    if chain.n_axes != 2 or isinstance(chain, FocusPreprocess):
-        return Session(image), None
-    image.embedded((image.axis, 0))
+    if chain.n_axes == 2 and not isinstance(chain, FocusPreprocess):
+        image.embedded((image.axis, 0))
     return Session(image), time.perf_counter() - start
 
 
@@ -140,14 +145,29 @@ def measured(subject: Subject, target: Target, answer: Answer, protocol: Protoco
         prompt=answer.prompt,
         clicks=answer.clicks,
     )
-    more = {QUALITY: answer.quality, SECONDS: answer.seconds, OPENING: answer.opening}
-    values = {**row.values, **{key: value for key, value in more.items() if value is not None}}
+    more = {QUALITY: answer.quality, SECONDS: answer.seconds}
+    more |= {ENCODING: answer.encoding, OPENING: answer.opening}
+    values = {
+        **answer.scores,
+        **row.values,
+        **{key: value for key, value in more.items() if value is not None},
+    }
     return replace(row, label=target.label, name=target.name, values=values)
 
 
 def takes_prompts(predictor: Predictor) -> bool:
     """Whether a model answers prompts, rather than labelling the whole image."""
     return not isinstance(predictor.model, ClassSam)
+
+
+def suited(trial: Trial, predictor: Predictor) -> Trial:
+    """Ask a model of what suits it: volumes are clicked on, and boxes are drawn for who takes them."""
+    prompts = trial.prompts
+    if predictor.preprocess.n_axes == 3:
+        prompts = tuple(prompt for prompt in prompts if prompt != "points")
+    if not predictor.takes_boxes:
+        prompts = tuple(prompt for prompt in prompts if "box" not in prompt)
+    return replace(trial, prompts=prompts)
 
 
 def check_model(predictor: Predictor, trial: Trial) -> None:
