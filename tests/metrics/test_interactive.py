@@ -19,7 +19,8 @@ from samaritan.metrics.interactive import (
 ROUNDS = range(1, 7)
 COLUMNS = [
     "CaseName", "TotalRunningTime", *(f"RunningTime_{n}" for n in ROUNDS),
-    "DSC_AUC", "NSD_AUC", "DSC_Final", "NSD_Final", *(f"DSC_{n}" for n in ROUNDS), *(f"NSD_{n}" for n in ROUNDS),
+    "DSC_AUC", "NSD_AUC", "DSC_Final", "NSD_Final",
+    *(f"DSC_{n}" for n in ROUNDS), *(f"NSD_{n}" for n in ROUNDS),
     "num_class", "runtime_upperbound",
 ]  # fmt: skip
 

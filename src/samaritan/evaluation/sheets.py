@@ -24,6 +24,7 @@ class Sheet:
         rows: column -> value; all with the same columns.
         shown: columns that the page shows.
         words: the sum of it, for the terminal.
+        total: a last row, which the page alone has.
     """
 
     name: str
@@ -32,6 +33,7 @@ class Sheet:
     rows: Sequence[Mapping[str, Any]]
     shown: Sequence[str]
     words: str = ""
+    total: Mapping[str, Any] | None = None
 
     def csv(self) -> str:
         """All columns; what is not known is left empty."""
@@ -48,6 +50,9 @@ class Sheet:
             "<tr>" + "".join(_cell(row[name], text) for name, text in heads) + "</tr>"
             for row in self.rows
         ]
+        if self.total is not None:
+            cells = "".join(_cell(self.total[name], text) for name, text in heads)
+            body.append(f'<tr class="all">{cells}</tr>')
         about = f'<p class="dim">{escape(self.about)}</p>'
         return f"<h2>{escape(self.title)}</h2>{about}{table(heads, body)}"
 
