@@ -114,7 +114,11 @@ class _Lines:
         out[...] = values
 
     def linear(self, out: Array, first: int, last: int) -> None:
-        """Interpolate rows `first` to `last` of the result, axis by axis."""
+        """Interpolate rows `first` to `last` of the result, axis by axis; infinities make NaN beside them."""
+        with np.errstate(invalid="ignore", over="ignore"):
+            out[...] = self._blended(first, last)
+
+    def _blended(self, first: int, last: int) -> Array:
         before = [self.before[0][first:last], *self.before[1:]]
         share = [self.share[0][first:last], *self.share[1:]]
         values, low = self._around(before, beside=1)
@@ -128,7 +132,7 @@ class _Lines:
             far *= weight
             near += far
             values = near
-        out[...] = values
+        return values
 
     def _around(self, chosen: Sequence[Array], beside: int) -> tuple[Array, list[int]]:
         """Cut what the chosen indices need from the source; also where it begins."""

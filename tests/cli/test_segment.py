@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -268,3 +269,35 @@ def test_a_named_model_is_not_talked_about(
         *("segment", folder / "picture.png", "-o", tmp_path / "m.png", "-m", weights, "-p", "9,9"),
     )
     assert "comes with the package" not in done.err
+
+
+def test_objects_are_redrawn_in_stages(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log, weights = tmp_path / "log.json", folder / "sam3d_tiny.safetensors"
+    typed = ["segment", folder / "scan.nii.gz", "-o", tmp_path / "mask.nii.gz", "-m", weights]
+    typed += ["-p", "a=15,14,10", "-p", "b=5,6,7", "--refine", "2", "--save-session", log]
+    done = samaritan(capsys, *typed)
+    assert done.code in (0, 3), done.err
+    events = json.loads(log.read_text())["events"]
+    assert [(e["event"], e["object"]) for e in events] == [
+        *[("click", "a"), ("click", "b")],
+        *[("refine", "a")] * 2,
+        *[("refine", "b")] * 2,
+    ]
+
+
+@pytest.mark.parametrize("chosen", [("--channel", "1"), ("--channel", "frame 1"), ("--frame", "1")])
+def test_one_frame_of_many_is_picked_by_number_or_name(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], chosen: tuple[str, str]
+) -> None:
+    scan = tmp_path / "frames.nii.gz"
+    frames = np.random.default_rng(0).integers(0, 300, (20, 18, 16, 3)).astype(np.int16)
+    nib.save(nib.Nifti1Image(frames, np.diag([2.0, 2.0, 2.0, 1.0])), scan)
+    typed = ["segment", scan, "-m", folder / "sam3d_tiny.safetensors", "-p", "9,9,9", "--json"]
+    refused = samaritan(capsys, *typed, "-o", tmp_path / "none.nii.gz")
+    assert refused.code == 1
+    assert "--frame or --channel" in " ".join(refused.err.split())
+    done = samaritan(capsys, *typed, "-o", tmp_path / "mask.nii.gz", *chosen)
+    assert done.code in (0, 3), done.err
+    assert read_labels(tmp_path / "mask.nii.gz").shape == (20, 18, 16)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -25,8 +24,7 @@ from samaritan.cli.options import (
 
 if TYPE_CHECKING:
     from samaritan.cli.console import Report
-    from samaritan.cli.prompt_options import TypedBox, TypedPoint
-    from samaritan.geometry import Grid
+    from samaritan.cli.wanted import Wanted
     from samaritan.infer import Predictor, Session
     from samaritan.volume import LabelMap, Volume
 
@@ -77,6 +75,12 @@ def segment(
         bool,
         typer.Option("--everything", help="All that a 2D model finds.", rich_help_panel=_PROMPTS),
     ] = False,
+    refine: Annotated[
+        int,
+        typer.Option(
+            help="Stages in which objects are redrawn at the end.", min=0, rich_help_panel=_PROMPTS
+        ),
+    ] = 0,
     mm: Annotated[
         bool,
         typer.Option("--mm", help="Points are millimetres x,y,z (RAS+).", rich_help_panel=_PROMPTS),
@@ -126,13 +130,15 @@ def segment(
     """
     from samaritan.cli.console import bars, warn
     from samaritan.cli.prompt_options import cut_intensities, parse_pair
+    from samaritan.cli.wanted import Wanted
     from samaritan.io import check_writable, read, write
 
-    wanted = _Wanted.parse(point, box, mask, everything, replay, mm)
+    wanted = Wanted.parse(point, box, mask, everything, replay, mm, refine)
     pair = None if window is None else parse_pair(window, "window")
     with bars() as report:
         report("reading the image", 0, 0)
-        volume = read(image, frame=frame, series=series, channel=channel_of(channel))
+        every = "all" if channel is not None and frame is None else frame  # frames are channels too
+        volume = read(image, frame=every, series=series, channel=channel_of(channel))  # type: ignore[arg-type]
         for note in volume.notes:
             warn(note)
         wanted.check(volume.grid)
@@ -168,81 +174,6 @@ def segment(
     if not summary["objects"] or all(o["voxels"] == 0 for o in summary["objects"]):
         warn("the mask is empty")
         raise typer.Exit(EMPTY_MASK)
-
-
-@dataclass(frozen=True)
-class _Wanted:
-    """The prompts of one call, as typed."""
-
-    points: tuple[TypedPoint, ...]
-    boxes: tuple[TypedBox, ...]
-    mask: Path | None
-    replay: Path | None
-    mm: bool
-
-    @classmethod
-    def parse(
-        cls,
-        points: list[str] | None,
-        boxes: list[str] | None,
-        mask: Path | None,
-        everything: bool,
-        replay: Path | None,
-        mm: bool,
-    ) -> _Wanted:
-        from samaritan.cli.prompt_options import parse_box, parse_point
-
-        prompts = bool(points or boxes or mask or replay)
-        if everything and prompts:
-            raise typer.BadParameter(
-                "--everything needs no prompts: leave out --point, --box, --mask and --session"
-            )
-        if not everything and not prompts:
-            raise typer.BadParameter(
-                "say what to segment: --point, --box, --mask, --session or --everything"
-            )
-        return cls(
-            tuple(parse_point(text) for text in points or ()),
-            tuple(parse_box(text) for text in boxes or ()),
-            mask,
-            replay,
-            mm,
-        )
-
-    def check(self, grid: Grid) -> None:
-        """Refuse what lies outside before anything slow happens."""
-        import numpy as np
-
-        from samaritan.prompts import Boxes, Points
-
-        for point in self.points:
-            at, label = np.array([point.at]), np.array([1])
-            Points.from_mm(at, label, grid) if self.mm else Points(at, label, grid)
-        for box in self.boxes:
-            Boxes(np.array([box.start]), np.array([box.stop]), grid)
-
-    def run(self, session: Session) -> Session:
-        """Give all prompts to a session: saved ones, the mask, boxes, points."""
-        from samaritan.io import read_labels
-
-        if self.replay is not None:
-            session = session.replay(self.replay)
-        if self.mask is not None:
-            drawn = read_labels(self.mask)
-            alone = len(drawn.labels()) == 1
-            names = {p.object for p in self.points} | {b.object for b in self.boxes}
-            name = names.pop() if alone and len(names) == 1 else None
-            session = session.start_from(drawn, object=name)
-            if not (self.points or self.boxes):
-                for name in session.objects:
-                    session = session.refine(object=name)
-        for box in self.boxes:
-            session = session.box(box.start, box.stop, object=box.object)
-        for point in self.points:
-            session = session.click(
-                point.at, positive=point.positive, object=point.object, mm=self.mm
-            )
-        return session
 
 
 def _tell_default(volume: Volume) -> None:
@@ -296,7 +227,7 @@ def _everything(
     return label_map(records, volume)
 
 
-def _draw(volume: Volume, labels: LabelMap, wanted: _Wanted, path: Path) -> None:
+def _draw(volume: Volume, labels: LabelMap, wanted: Wanted, path: Path) -> None:
     import numpy as np
 
     from samaritan.pictures import draw, save_picture

@@ -94,7 +94,7 @@ class Predictor(Engine):
         if self.preprocess.n_axes == 3 and volume.array.ndim == 4:
             raise PromptError(
                 f"the image has {volume.n_channels} channels ({', '.join(volume.channels)}) and 3D models "
-                "take one: pick one with volume.channel(name)"
+                "take one: pick one with volume.channel(name), or --channel on the command line"
             )
         if isinstance(self.preprocess, SlicePreprocess):
             _check_channels(volume, self.preprocess.channels)

@@ -52,7 +52,8 @@ def apply(image: OpenImage, state: ObjectState, prompt: Prompt, *, max_windows: 
     if state.base is not None:
         return replace(state, frames=frames)
     grown, stopped = board.grow(frames, max_windows)
-    note = f"the object grew over {max_windows} windows and was stopped there: raise max_windows to go on"
+    held = "one window" if max_windows == 1 else f"{max_windows} windows"
+    note = f"the object goes on beyond {held}, where it was stopped: raise max_windows (--max-windows)"
     return replace(state, frames=frames, grown=grown, notes=(note,) if stopped else ())
 
 

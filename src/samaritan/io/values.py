@@ -119,7 +119,7 @@ def choose_frame(count: int, frame: Frame, path: Path, what: str = "frames") -> 
             return 0
         raise FileError(
             f"{path} holds {count} {what}. Pass frame=0 to frame={count - 1} to pick one, "
-            'or frame="all" to read them as channels'
+            'or frame="all" to read them as channels (--frame or --channel of samaritan segment)'
         )
     if not 0 <= frame < count:
         raise FileError(f"{path} has no frame {frame}: it holds {count} {what}, counted from 0")

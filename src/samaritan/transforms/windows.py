@@ -91,7 +91,9 @@ class WindowPreprocess(Preprocess):
         found: dict[str, float] = {}
         if self.percentiles is None and self.measure == "window":
             return found
-        values = thinned(one_channel(volume)).astype(np.float32, copy=False)
+        with np.errstate(over="ignore"):
+            values = thinned(one_channel(volume)).astype(np.float32, copy=False)
+        values = values[np.isfinite(values)]
         if self.percentiles is not None:
             low, high = np.percentile(values, self.percentiles) if values.size else (0.0, 1.0)
             found = {"low": float(low), "high": float(max(high, low + 1e-6))}
@@ -139,8 +141,10 @@ class WindowPreprocess(Preprocess):
         """Resample one window, cut and scale it, without normalising it; 0 outside the volume."""
         volume = one_channel(volume)
         grid = self.frame_grid(volume.grid, key)
-        array = volume.to_grid(grid).array.astype(np.float32, copy=False)
-        values = torch.from_numpy(np.nan_to_num(np.ascontiguousarray(array)))
+        with np.errstate(over="ignore"):
+            array = volume.to_grid(grid).array.astype(np.float32, copy=False)
+        finite = np.nan_to_num(np.ascontiguousarray(array), posinf=0, neginf=0)
+        values = torch.from_numpy(finite)
         measured = statistics if statistics or not self.percentiles else self.statistics(volume)
         values = self.scaled(values, modality_of(volume), measured or {})
         if self.percentiles is not None:
