@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import math
+import os
 import time
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -106,7 +108,10 @@ def train(
             chosen.model.init
         )  # images are decoded first, which takes too long for a typing error
     folder = output or Path("runs") / chosen.name
+    leads = _leads()
     result = _run(chosen, _manifest(data), folder, resume=resume, device=device, workers=workers)
+    if not leads:
+        return
     if as_json:
         told = {k: None if math.isnan(v) else v for k, v in result.items()}
         typer.echo(json.dumps({"run": str(folder), **told}))
@@ -115,6 +120,14 @@ def train(
     if not math.isnan(result["best"]):
         typer.echo(f"held-out Dice: best {result['best']:.4f}, last {result['last']:.4f}")
     typer.echo(f"written: {folder}")
+
+
+def _leads() -> bool:
+    """Whether this process speaks: of several that torchrun or accelerate started, the first."""
+    if os.environ.get("RANK", "0") == "0":
+        return True
+    logging.getLogger("samaritan").setLevel(logging.ERROR)
+    return False
 
 
 def _recipe(

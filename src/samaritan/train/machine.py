@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -15,6 +16,9 @@ from samaritan.errors import ConfigError
 from samaritan.optional import require
 
 Thing = TypeVar("Thing")
+
+PATIENCE_H = 3.0
+"""Hours that processes wait for one another: one of them may have more images to read."""
 
 _NAMES = {"float32": "no", "bfloat16": "bf16", "float16": "fp16"}
 
@@ -38,8 +42,11 @@ class Machine:
         if chosen == "float16" and not _on_gpu(place):
             raise ConfigError("run.precision float16 needs a GPU; use bfloat16 or float32")
         self.precision = chosen
+        patience = accelerate.InitProcessGroupKwargs(timeout=timedelta(hours=PATIENCE_H))
         self.accelerator: Any = accelerate.Accelerator(
-            mixed_precision=_NAMES[chosen], cpu=place is not None and place.type == "cpu"
+            mixed_precision=_NAMES[chosen],
+            cpu=place is not None and place.type == "cpu",
+            kwargs_handlers=[patience],
         )
         self.device: torch.device = self.accelerator.device
         self.world: int = self.accelerator.num_processes
