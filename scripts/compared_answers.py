@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from samaritan.data import Manifest
 from samaritan.evaluation import Report, write_report
 from samaritan.evaluation.charts import Point
-from samaritan.evaluation.trial import Trial
+from samaritan.evaluation.trial import Trial, told
 from samaritan.evaluation.trials import try_model
 from samaritan.infer import Predictor
 from samaritan.io.files import replacing
@@ -61,7 +61,7 @@ def judge(out: Path, names: Sequence[str], *, device: str | None, limit: int | N
     chart(rows, cost, out / "chart.png")
     titled = [replace(r, group=cost[name]["title"]) for name, own in rows.items() for r in own]
     protocol = get_protocol("samaritan")
-    write_report(Report("Hippocampus by clicks", titled, protocol, facts(cost)), out / "report")
+    write_report(Report("Hippocampus by clicks", titled, protocol, head(cost)), out / "report")
     sys.stdout.write(text)
 
 
@@ -97,16 +97,16 @@ def lines(rows: Mapping[str, list[Row]], cost: Mapping[str, Any]) -> list[dict[s
     """A line for each model: what it costs, and what it brings."""
     found = []
     for name, own in rows.items():
-        told, points = cost[name], curve(own)
+        facts, points = cost[name], curve(own)
         seconds = [row.values["seconds"] for row in own if "seconds" in row.values]
         found.append(
             {
-                "way": told["title"],
-                "weights, million": f"{told['parameters'] / 1e6:.2f}",
-                "trained, million": f"{told['trained'] / 1e6:.2f}",
-                "file, MB": f"{told['trained'] * 4 / 1e6:.1f}",
-                "s an update": f"{told['seconds']:.3f}",
-                "memory, GiB": "" if told["memory_gib"] is None else f"{told['memory_gib']:.2f}",
+                "way": facts["title"],
+                "weights, million": f"{facts['parameters'] / 1e6:.2f}",
+                "trained, million": f"{facts['trained'] / 1e6:.2f}",
+                "file, MB": f"{facts['trained'] * 4 / 1e6:.1f}",
+                "s an update": f"{facts['seconds']:.3f}",
+                "memory, GiB": "" if facts["memory_gib"] is None else f"{facts['memory_gib']:.2f}",
                 **{f"Dice {n}": f"{points[n].middle:.3f}" for n in SHOWN},
                 "s an answer": f"{float(np.median(seconds)):.3f}" if seconds else "",
             }
@@ -119,25 +119,23 @@ def table(rows: Mapping[str, list[Row]], cost: Mapping[str, Any]) -> str:
     first = next(iter(cost.values()))
     patients = {row.cluster for own in rows.values() for row in own}
     found = lines(rows, cost)
-    told = [f"| {' | '.join(found[0])} |", "|" + "---|" * len(found[0])]
-    told += [f"| {' | '.join(map(str, line.values()))} |" for line in found]
+    made = [f"| {' | '.join(found[0])} |", "|" + "---|" * len(found[0])]
+    made += [f"| {' | '.join(map(str, line.values()))} |" for line in found]
     about = (
         f"{len(patients)} test patients, both structures; {first['updates']} updates of {first['batch']} "
         f"crops and {first['clicks']} clicks each; costs measured alone on {first['device']}."
     )
-    return "\n".join([about, "", *told, ""])
+    return "\n".join([about, "", *made, ""])
 
 
 def differences(rows: Mapping[str, list[Row]]) -> str:
     """How much better one way is than another on the same objects, with 95 % intervals over patients."""
-    told = [
-        "| difference in Dice | " + " | ".join(f"{n} click{'s' * (n > 1)}" for n in SHOWN) + " |",
-        "|" + "---|" * (1 + len(SHOWN)),
-    ]
+    columns = " | ".join(told("clicks", n) for n in SHOWN)
+    made = [f"| difference in Dice | {columns} |", "|" + "---|" * (1 + len(SHOWN))]
     for one, other in COMPARED:
         cells = [difference(rows[one], rows[other], clicks) for clicks in SHOWN]
-        told.append(f"| {one} - {other} | " + " | ".join(cells) + " |")
-    return "\n".join([*told, ""])
+        made.append(f"| {one} - {other} | " + " | ".join(cells) + " |")
+    return "\n".join([*made, ""])
 
 
 def difference(one: list[Row], other: list[Row], clicks: int) -> str:
@@ -164,7 +162,7 @@ def sheet(rows: Mapping[str, list[Row]], cost: Mapping[str, Any]) -> str:
     found = lines(rows, cost)
     for line, own in zip(found, rows.values(), strict=True):
         for summary in summarise(own, by=("label", "clicks")):
-            column = f"{summary.name}, {summary.key['clicks']} clicks"
+            column = f"{summary.name}, {told('clicks', summary.key['clicks'])}"
             line[column] = f"{summary.stats['dice'].mean:.4f}"
     writer = csv.DictWriter(made, list(found[0]))
     writer.writeheader()
@@ -197,7 +195,7 @@ def chart(rows: Mapping[str, list[Row]], cost: Mapping[str, Any], path: Path) ->
     figure.savefig(path, dpi=100)
 
 
-def facts(cost: Mapping[str, Any]) -> dict[str, str]:
+def head(cost: Mapping[str, Any]) -> dict[str, str]:
     """What was compared, for the head of the page."""
     first = next(iter(cost.values()))
     return {

@@ -12,14 +12,17 @@ from open_volumes import hippocampus, volumes
 import samaritan
 from samaritan.data import Case, Group, Manifest
 from samaritan.data.manifest_files import merged
+from samaritan.data.reading import case_image, case_labels
+from samaritan.phantoms import phantom
 from samaritan.volume import Volume
 
 BASE_MM, OWN_MM = 2.0, 1.0
 """Voxels of the windows that bases learn from, and of those of hippocampus."""
 
 BASE_SETS = {
-    "phantom_ct": 2.0,
-    "phantom_mr": 2.0,
+    "phantom_ct": 1.5,
+    "phantom_mr": 1.5,
+    "phantom_shapes": 3.0,
     "ms_lesions": 0.5,
     "pyradiomics": 0.5,
     "sct": 0.5,
@@ -28,7 +31,8 @@ BASE_SETS = {
 }
 """What bases learn from, and its share: nothing that shows a hippocampus as an object."""
 
-PHANTOMS = 8
+PHANTOMS = {"ct": 4, "mr": 4, "shapes": 14}
+"""How many computed volumes: the trunk of every patient is much alike, shapes never are."""
 
 
 def prepare(data: Path, out: Path) -> None:
@@ -66,23 +70,21 @@ def made(folder: Path) -> Path:
 
 
 def phantoms(kind: Any, folder: Path) -> Manifest:
-    """Computed patients, each at some place of the trunk."""
-    from samaritan.phantoms import ORGANS, phantom
-
+    """Computed patients in CT or MR, or objects of any form."""
     cases = []
-    for seed in range(PHANTOMS):
+    for seed in range(PHANTOMS[kind]):
         lesions = int(np.random.default_rng(seed).integers(2, 9))
-        drawn = phantom(
-            kind, shape=(120, 88, 80), spacing_mm=(3, 3, 3.5), seed=seed, lesions=lesions
-        )
-        cases.append(written(f"{seed:03d}", drawn.image, drawn.labels, folder, kind.upper()))
-    return Manifest(folder, tuple(cases), {"": Group(labels=dict(enumerate(ORGANS, start=1)))})
+        body = {"shape": (120, 88, 80), "spacing_mm": (3, 3, 3.5), "lesions": lesions}
+        cube = {"shape": (72, 72, 72), "spacing_mm": (BASE_MM,) * 3}
+        options: dict[str, Any] = cube if kind == "shapes" else body
+        drawn = phantom(kind, seed=seed, **options)
+        modality = "CT" if kind == "ct" else "MR"
+        cases.append(written(f"{seed:03d}", drawn.image, drawn.labels, folder, modality))
+    return Manifest(folder, tuple(cases), {"": Group()})
 
 
 def shrunk(manifest: Manifest, folder: Path) -> Manifest:
     """The first channel of the same volumes, its voxels nowhere finer than the bases see, as NIfTI."""
-    from samaritan.data.reading import case_image, case_labels
-
     cases = []
     for case in manifest:
         image, (labels,) = case_image(manifest, case).channel(0), case_labels(manifest, case)
@@ -94,10 +96,10 @@ def shrunk(manifest: Manifest, folder: Path) -> Manifest:
 
 
 def written(name: str, image: Volume, labels: Volume, folder: Path, modality: str) -> Case:
-    """Write a volume in 16 bits: CT in HU, others so that their brightest voxels are 4000."""
+    """Write a volume in 16 bits: CT in HU, others so that their brightest voxels are 1000."""
     array = image.array.astype(np.float32)
     if modality != "CT":
-        array = array * (4000 / max(float(np.quantile(array, 0.999)), 1e-6))
+        array = array * (1000 / max(float(np.quantile(array, 0.999)), 1e-6))
     whole = np.rint(np.clip(np.nan_to_num(array), -2000, 30000)).astype(np.int16)
     made(folder)
     samaritan.write(Volume(whole, image.grid), folder / f"{name}.nii.gz")
