@@ -196,7 +196,7 @@ def test_adapter_weights_load_all_or_nothing(plain):
     ("targets", "kind", "options", "message"),
     [
         ("image_encoder.block.*.attn.qkv", "lora", {}, r"Near it: image_encoder\.blocks\.\*\.attn\.qkv"),
-        (QKV, "lorra", {}, "of kind lora or bottleneck or mask_enhanced, not 'lorra'"),
+        (QKV, "lorra", {}, "of kind lora or bottleneck or .*, not 'lorra'"),
         (QKV, "lora", {"rang": 3}, "no option 'rang'"),
         (QKV, "lora", {"rank": 0}, "from 1 to 48, not 0"),
         (QKV, "lora", {"rank": 49}, "from 1 to 48, not 49"),

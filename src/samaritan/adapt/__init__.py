@@ -14,6 +14,8 @@ from samaritan.adapt.methods import Insertion, Method, get_method, method_names
 _HOMES = {
     "Adapter": "samaritan.adapt.adapter",
     "Bottleneck": "samaritan.adapt.bottleneck",
+    "DepthConv": "samaritan.adapt.depth",
+    "DepthMlp": "samaritan.adapt.depth",
     "Lora": "samaritan.adapt.lora",
     "MaskEnhanced": "samaritan.adapt.fuse",
     "Placed": "samaritan.adapt.inject",
@@ -31,6 +33,8 @@ _HOMES = {
 __all__ = [
     "Adapter",
     "Bottleneck",
+    "DepthConv",
+    "DepthMlp",
     "Insertion",
     "Lora",
     "MaskEnhanced",
@@ -52,6 +56,7 @@ __all__ = [
 if TYPE_CHECKING:
     from samaritan.adapt.adapter import Adapter
     from samaritan.adapt.bottleneck import Bottleneck
+    from samaritan.adapt.depth import DepthConv, DepthMlp
     from samaritan.adapt.fuse import MaskEnhanced
     from samaritan.adapt.inject import (
         Placed,

@@ -7,6 +7,7 @@ weights load into it as before, and taking the child and the hook away leaves wh
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Self
 
@@ -96,3 +97,15 @@ def _adapted(module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor
     for adapter in module.get_submodule(SEAM).children():
         output = adapter(x, output)
     return output
+
+
+def draw_weights(module: nn.Module, generator: torch.Generator) -> None:
+    """Draw the weights of layers as torch does, from a given generator; norms keep theirs."""
+    for layer in module.modules():
+        weight, bias = getattr(layer, "weight", None), getattr(layer, "bias", None)
+        if isinstance(layer, nn.LayerNorm) or not isinstance(weight, Tensor):
+            continue
+        nn.init.kaiming_uniform_(weight, a=math.sqrt(5), generator=generator)
+        if isinstance(bias, Tensor):
+            bound = 1 / math.sqrt(weight[0].numel())
+            nn.init.uniform_(bias, -bound, bound, generator=generator)

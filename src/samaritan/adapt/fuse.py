@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, ClassVar, Self
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from samaritan.adapt.adapter import Adapter
+from samaritan.adapt.adapter import Adapter, draw_weights
 from samaritan.errors import ConfigError
 
 _CONV: dict[int, Any] = {2: nn.Conv2d, 3: nn.Conv3d}
@@ -79,7 +77,7 @@ class MaskEnhanced(Adapter):
             )
         adapter = cls(seam, ndim=ndim, blocks=blocks, attention_heads=heads)
         if generator := options.get("generator"):
-            _draw(adapter, generator)
+            draw_weights(adapter, generator)
         return adapter
 
     def forward(self, x: tuple[Tensor, Tensor], output: Tensor) -> Tensor:
@@ -176,15 +174,3 @@ class _ChannelNorm(nn.LayerNorm):
 def _usual_heads(width: int) -> int:
     """Heads of about 64 channels: 6 at the published width of 384."""
     return next(n for n in range(max(1, width // HEAD_WIDTH), 0, -1) if width % n == 0)
-
-
-def _draw(module: nn.Module, generator: torch.Generator) -> None:
-    """Draw weights as torch does, from a given generator."""
-    for layer in module.modules():
-        weight, bias = getattr(layer, "weight", None), getattr(layer, "bias", None)
-        if isinstance(layer, nn.LayerNorm) or not isinstance(weight, Tensor):
-            continue
-        nn.init.kaiming_uniform_(weight, a=math.sqrt(5), generator=generator)
-        if isinstance(bias, Tensor):
-            bound = 1 / math.sqrt(weight[0].numel())
-            nn.init.uniform_(bias, -bound, bound, generator=generator)

@@ -11,13 +11,16 @@ from torch import Tensor, nn
 
 from samaritan.adapt.adapter import SEAM, Adapter, adapters_beside, attach, detach
 from samaritan.adapt.bottleneck import Bottleneck
+from samaritan.adapt.depth import DepthConv, DepthMlp
 from samaritan.adapt.fuse import MaskEnhanced
 from samaritan.adapt.lora import Lora
 from samaritan.adapt.methods import Insertion, Method, get_method
 from samaritan.adapt.names import select
 from samaritan.errors import ConfigError
 
-KINDS: dict[str, type[Adapter]] = {kind.kind: kind for kind in (Lora, Bottleneck, MaskEnhanced)}
+KINDS: dict[str, type[Adapter]] = {
+    kind.kind: kind for kind in (Lora, Bottleneck, MaskEnhanced, DepthConv, DepthMlp)
+}
 """Every adapter by its word."""
 
 
@@ -52,7 +55,7 @@ def insert(
     Args:
         model: in 2 or 3 dimensions, of any size.
         targets: patterns over module names, such as "image_encoder.blocks.*.attn.qkv"; see `names.select`.
-        kind: "lora", "bottleneck" or "mask_enhanced".
+        kind: "lora", "bottleneck", "mask_enhanced", "depth_conv" or "depth_mlp".
         name: what to call it among the adapters of a module; else its kind.
         generator: where its first values are drawn from; else torch's own.
         **options: those of this kind.

@@ -16,6 +16,8 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "lora": {"rank": 4, "scale": 1.0, "parts": ""},
     "bottleneck": {"ratio": 0.25, "depthwise": False, "start": "published"},
     "mask_enhanced": {"blocks": 1, "attention_heads": None},
+    "depth_conv": {"frames": 4, "ratio": 0.25, "scale": 1.0, "sees": "output", "start": "identity"},
+    "depth_mlp": {"frames": 4, "ratio": 0.25, "scale": 1.0, "sees": "output", "start": "identity"},
 }
 """Options of every kind of adapter, with what they are unless told."""
 
@@ -28,7 +30,7 @@ class Insertion:
     """One kind of adapter beside all modules that some patterns find."""
 
     kind: str
-    """"lora", "bottleneck" or "mask_enhanced"."""
+    """"lora", "bottleneck", "mask_enhanced", "depth_conv" or "depth_mlp"."""
     targets: tuple[str, ...]
     """Names of modules, or patterns over them."""
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -123,6 +125,27 @@ _HEADS = (
 )
 _PROMPTS, _DECODER = "prompt_encoder.**", "mask_decoder.**"
 _LORA_QV = Insertion("lora", (_QKV,), {"parts": "qv"})
+
+_LAYERS, _LAST = "mask_decoder.transformer.layers.*", "mask_decoder.transformer"
+_SEES_INPUT = {"sees": "input", "scale": 0.5}
+_SEES_OUTPUT = {"sees": "output", "scale": 1.0}
+
+SLICES = Method(
+    "slices",
+    "adapters through which slices of a volume, folded into the batch, see their neighbours; they "
+    "alone learn (MaskSAM's)",
+    (ADAPTERS,),
+    (
+        Insertion("depth_conv", ("image_encoder.blocks.*.attn",), _SEES_OUTPUT),
+        Insertion("depth_conv", (_MLP,), _SEES_INPUT),
+        Insertion("depth_mlp", (f"{_LAYERS}.self_attn",), _SEES_OUTPUT),
+        Insertion("depth_mlp", (f"{_LAYERS}.cross_attn_token_to_image",), _SEES_OUTPUT),
+        Insertion("depth_mlp", (f"{_LAYERS}.mlp",), _SEES_INPUT),
+        Insertion("depth_conv", (f"{_LAYERS}.cross_attn_image_to_token",), _SEES_OUTPUT),
+        Insertion("depth_mlp", (f"{_LAST}.final_attn_token_to_image",), _SEES_OUTPUT),
+    ),
+)
+"""What makes a model for pictures see the slices of a volume; `samaritan.assembly.masksam` builds on it."""
 
 _METHODS = {
     method.name: method
