@@ -11,10 +11,11 @@ from jaxtyping import install_import_hook
 ROOT = Path(__file__).resolve().parents[1]
 
 # Shapes in annotations are checked while the tests run; this must precede the first import.
-# (Not those of config.py: its values come from files, and it tells itself what is wrong with them.)
+# (Not those of configurations: their values come from files, and they tell what is wrong with them.)
 MODELS = sorted(path.stem for path in (ROOT / "src/samaritan/models").glob("[!_]*.py"))
 install_import_hook(
-    [f"samaritan.models.{name}" for name in MODELS if name != "config"], "beartype.beartype"
+    [f"samaritan.models.{name}" for name in MODELS if not name.endswith("config")],
+    "beartype.beartype",
 )
 
 

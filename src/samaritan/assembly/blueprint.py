@@ -11,6 +11,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from samaritan.adapt.methods import Insertion, get_method
+from samaritan.assembly import masksam
 from samaritan.errors import ConfigError
 from samaritan.models.config import Quirks, SamConfig, get_config
 from samaritan.models.config import model_names as plain_names
@@ -55,7 +56,7 @@ _ADAPTED = {f.prefix + size: (f, f.plain + size) for f in _FAMILIES for size in 
 
 def model_names() -> list[str]:
     """Names that `create_model` knows, adapted ones included."""
-    return sorted([*plain_names(), *_ADAPTED])
+    return sorted([*plain_names(), *_ADAPTED, *masksam.NAMES])
 
 
 def get_blueprint(
@@ -75,6 +76,15 @@ def get_blueprint(
     >>> get_blueprint("samed_vit_b", num_classes=3, rank=8).config.num_mask_tokens
     4
     """
+    if isinstance(name_or_config, str) and name_or_config in masksam.NAMES:
+        return _masksam(
+            name_or_config,
+            options,
+            quirks=quirks,
+            num_classes=num_classes,
+            method=method,
+            adapters=adapters,
+        )
     blueprint, defaults, method = _start(name_or_config, method)
     own = {f.name for f in fields(SamConfig)}
     changes = {key: options.pop(key) for key in list(options) if key in own}
@@ -100,7 +110,32 @@ def get_blueprint(
 
 def trainable_of(name: str) -> tuple[str, ...] | None:
     """Patterns of what learns in an adapted model of this name; None for others."""
-    return get_blueprint(name).trainable if name in _ADAPTED else None
+    known = name in _ADAPTED or name in masksam.NAMES
+    return get_blueprint(name).trainable if known else None
+
+
+def _masksam(
+    name: str,
+    options: dict[str, Any],
+    *,
+    quirks: Quirks | None,
+    num_classes: int | None,
+    method: str | None,
+    adapters: bool,
+) -> Blueprint:
+    if method is not None:
+        raise ConfigError(
+            f"{name!r} is adapted already, by 'slices': method={method!r} cannot be added. "
+            f"Use samaritan.adapt.insert"
+        )
+    if num_classes is not None:
+        options = {**options, "num_classes": num_classes}
+    config, insertions = masksam.plan(name, options)
+    if quirks is not None:
+        config = replace(config, quirks=quirks)
+    if not adapters:
+        return Blueprint(config)
+    return Blueprint(config, insertions, masksam.trainable(name))
 
 
 def _start(

@@ -27,11 +27,12 @@ def create_model(
             a configuration; or a blueprint.
         quirks: historic mistakes to reproduce; `load_weights` sets those that its weights need.
         num_classes: label whole images with so many classes, background not counted, instead of answering
-            prompts. 8 for SAMed unless told.
+            prompts. 8 for SAMed unless told. For MaskSAM the background is counted, as its publishers do.
         method: of `samaritan.adapt`, to adapt a plain model with.
         adapters: False leaves out the adapters of an adapted name; then everything learns.
         **options: fields of `SamConfig` that differ, such as `image_size=512`, and options of the
-            method's adapters, such as `rank=8`.
+            method's adapters, such as `rank=8`. For MaskSAM also fields of `MaskClasses`, such as
+            `frames=4`, and `compat="reference"`: what its published program does, mistakes included.
 
     Raises:
         ConfigError: if a name or option is not known, or they do not fit together.

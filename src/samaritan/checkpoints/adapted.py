@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 from samaritan.adapt.inject import is_adapter
 from samaritan.assembly.blueprint import Blueprint, get_blueprint, model_names
+from samaritan.checkpoints import masksam
 from samaritan.checkpoints.systems import Shapes, guess_config, table_grid
 from samaritan.models.config import SamConfig, get_config
 from samaritan.models.config import model_names as plain_names
@@ -103,6 +104,8 @@ def guess_blueprint(shapes: Shapes, system: str) -> Blueprint | None:
         return _of_samed_whole(shapes)
     if system == "dino":
         return _of_dino(shapes)
+    if system == masksam.SYSTEM:
+        return masksam.guess(shapes)
     config = guess_config(shapes)
     if config is None:
         return None
@@ -120,6 +123,8 @@ def creating(blueprint: Blueprint) -> str:
     "create_model('samed_vit_b', num_classes=3, rank=4, image_size=(224, 224))"
     """
     config = blueprint.config
+    if config.mask_classes is not None:
+        return masksam.creating(blueprint)
     words = [repr(config.name)]
     if config.classes:
         words.append(f"num_classes={config.num_mask_tokens - 1}")

@@ -101,7 +101,7 @@ def explain(
 
 def _cause(given: Shapes, config: SamConfig, system: System) -> str:
     """Why weights most likely do not fit, and what to do."""
-    if system.name in (*adapted.TABLES, "m-sam"):
+    if system.name in (*adapted.TABLES, "m-sam", "masksam"):
         return _adapted_cause(given, system)
     guess = guess_config(given)
     if guess is None:
@@ -133,6 +133,9 @@ def _adapted_cause(given: Shapes, system: System) -> str:
         return ""
     config = blueprint.config
     words = [f"encoder width {config.width}, {config.depth} blocks"]
+    if config.mask_classes is not None:
+        own = config.mask_classes
+        words.append(f"{own.frames} slices, {own.queries} queries, {own.num_classes} classes")
     if config.classes:
         rank = blueprint.insertions[0].options["rank"]
         words.append(f"{config.num_mask_tokens - 1} classes and background, rank {rank}")

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from samaritan.adapt.inject import is_adapter
 from samaritan.assembly.blueprint import MAX_CLASSES
+from samaritan.checkpoints import masksam
 from samaritan.checkpoints.adapted import ALIASES, TABLES
 from samaritan.checkpoints.classes import TOKENS, ClassInit, refit_classes
 from samaritan.checkpoints.comparing import (
@@ -21,7 +22,7 @@ from samaritan.checkpoints.comparing import (
     shapes_of,
 )
 from samaritan.checkpoints.inflating import inflate as inflate_weights
-from samaritan.checkpoints.parts import check_backbone, other_parts, quirks_of
+from samaritan.checkpoints.parts import added_parts, check_backbone, other_parts, quirks_of
 from samaritan.checkpoints.sources import Source
 from samaritan.checkpoints.systems import table_grid
 from samaritan.checkpoints.volumes import HEADS
@@ -78,13 +79,15 @@ def fit(
             f"{source.where} holds {source.system.title}: {source.system.why_not}"
         )
     wanted = model.state_dict()
-    state = _our_names(source, wanted)
+    state, copies = masksam.without_copies(_our_names(source, wanted), wanted)
     if inflate or (inflate is None and model.config.ndim == 3 and _is_flat(state)):
         return _inflated(source, state, wanted, model.config)
     check_backbone(source, model.config)
     kept = _kept(source, state, wanted)
     fresh = _new_adapters(state, wanted) | other_parts(source, state, wanted)
-    notes = list(_adapter_notes(kept, fresh))
+    added = added_parts(state, wanted, model.config)
+    notes = [*_adapter_notes(kept, fresh), *_added_notes(added, copies)]
+    fresh |= added
     policy = init_extra_classes or _class_policy(source, state, wanted, model.config)
     if policy is not None and TOKENS in state:
         refitted = refit_classes(state, wanted, policy)
@@ -213,6 +216,15 @@ def _adapter_notes(kept: Collection[str], fresh: Collection[str]) -> Iterable[st
         yield f"the weights are those of an image encoder alone: {others} tensors keep the model's values"
 
 
+def _added_notes(added: Collection[str], copies: int) -> Iterable[str]:
+    if added:
+        yield (
+            f"the weights are those of a SAM: {len(added)} tensors that MaskSAM adds keep the model's values"
+        )
+    if copies:
+        yield f"left out {copies} copies of ways to the finest grid, which are one in this model"
+
+
 def check_promises(source: Source, config: SamConfig, plain: Source) -> None:
     """Refuse a header that promises more parts than the weights, of the plain model above all, can fill.
 
@@ -220,6 +232,8 @@ def check_promises(source: Source, config: SamConfig, plain: Source) -> None:
     """
     most = len(plain.shapes)
     parts = [len(config.levels)]
+    if config.mask_classes is not None:
+        parts.append(len(config.mask_classes.generator))
     if config.backbone != "unet":
         parts += [config.depth, config.decoder_depth, config.num_point_embeddings]
     if not config.classes or config.num_mask_tokens > MAX_CLASSES + 1:

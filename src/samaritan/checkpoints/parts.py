@@ -7,6 +7,7 @@ from dataclasses import fields
 
 from torch import Tensor
 
+from samaritan.checkpoints import masksam
 from samaritan.checkpoints.sources import Source
 from samaritan.errors import CheckpointError
 from samaritan.models.config import Quirks, SamConfig
@@ -43,15 +44,28 @@ def other_parts(
     return frozenset(k for k in wanted if k not in state and k not in own)
 
 
+def added_parts(
+    state: Mapping[str, Tensor], wanted: Mapping[str, Tensor], config: SamConfig
+) -> frozenset[str]:
+    """Names that MaskSAM adds to the SAM that weights are of."""
+    if config.mask_classes is None or any(masksam.is_added(k) for k in state):
+        return frozenset()
+    return frozenset(k for k in wanted if masksam.is_added(k))
+
+
 def quirks_of(source: Source, config: SamConfig) -> Quirks | None:
-    """What the weights need; those of an image encoder alone need it besides what the model has.
+    """What the weights need; those of a part of the model need it besides what the model has.
+
+    Parts are an image encoder alone, and the SAM inside a MaskSAM.
 
     None: they do not tell.
     """
     if source.header is not None:
-        return source.header.config.quirks
-    needed = source.system.quirks
-    if needed is None or not source.system.only:
+        needed, whole = source.header.config.quirks, source.header.config.mask_classes
+    else:
+        needed, whole = source.system.quirks, source.system.name == masksam.SYSTEM  # type: ignore[assignment]
+    base_alone = config.mask_classes is not None and not whole
+    if needed is None or not (source.system.only or base_alone):
         return needed
     names = [f.name for f in fields(Quirks)]
     return Quirks(**{n: getattr(config.quirks, n) or getattr(needed, n) for n in names})

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from samaritan.checkpoints import masksam
 from samaritan.checkpoints.comparing import shapes_of
 from samaritan.checkpoints.fetching import locate
 from samaritan.checkpoints.header import Header
@@ -24,7 +25,7 @@ class Source:
     """Weights as they were found, before they are compared with a model."""
 
     layout: Layout
-    """The tensors under official names, or ours for the systems of `volumes`."""
+    """The tensors under official names, or ours for the systems of `volumes` and for MaskSAM."""
     system: System
     """Where they come from."""
     header: Header | None
@@ -68,7 +69,11 @@ def find_source(
         return Source(layout, OURS, header, file, kind)
     system = recognise(shapes_of(layout.state), hugging_face="Hugging Face SAM" in layout.words)
     try:
-        layout = replace(layout, state=our_names(system.name, layout.state))
+        if system.name == masksam.SYSTEM:
+            state = masksam.our_state(layout.state)
+        else:
+            state = our_names(system.name, layout.state)
+        layout = replace(layout, state=state)
     except CheckpointError as error:
         raise CheckpointError(f"{file or 'the mapping'}: {error}") from error
     return Source(layout, system, None, file, kind)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from samaritan.models.config import (
+    MASKSAM_QUIRKS,
     NEUROSAM3D_DINOV2_QUIRKS,
     NEUROSAM3D_HIERA_QUIRKS,
     NEUROSAM3D_QUIRKS,
@@ -47,7 +48,6 @@ class System:
     """Of its published weights, where all have the same and it binds who uses them."""
 
 
-_LATER = "Support for it is planned for a later version"
 _FINE_MASKS = (r"^prompt_encoder\.mask_downscaling\.9\.",)
 
 FOREIGN = (
@@ -82,7 +82,7 @@ FOREIGN = (
         "masksam",
         "MaskSAM",
         (r"temporal_embedding", r"classifier_token", r"^sam_model\..*[Aa]dapter"),
-        why_not=f"it has adapters between slices and a prompt generator. {_LATER}",
+        MASKSAM_QUIRKS,
     ),
     System(
         "neurosam3d-dinov2",

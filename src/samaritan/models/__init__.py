@@ -13,6 +13,9 @@ from samaritan.models.config import Quirks, SamConfig, get_config, model_names
 _HOMES = {
     "ClassOutput": "samaritan.models.classes",
     "ClassSam": "samaritan.models.classes",
+    "MaskClassOutput": "samaritan.models.mask_classes",
+    "MaskClasses": "samaritan.models.mask_classes_config",
+    "MaskSam": "samaritan.models.mask_classes",
     "create_model": "samaritan.models.registry",
     "Sam": "samaritan.models.sam",
     "SamOutput": "samaritan.models.sam",
@@ -25,6 +28,9 @@ _HOMES = {
 __all__ = [
     "ClassOutput",
     "ClassSam",
+    "MaskClassOutput",
+    "MaskClasses",
+    "MaskSam",
     "Prompts",
     "Quirks",
     "Sam",
@@ -40,6 +46,8 @@ __all__ = [
 
 if TYPE_CHECKING:
     from samaritan.models.classes import ClassOutput, ClassSam
+    from samaritan.models.mask_classes import MaskClassOutput, MaskSam
+    from samaritan.models.mask_classes_config import MaskClasses
     from samaritan.models.positions import resize_positions
     from samaritan.models.registry import create_model
     from samaritan.models.sam import Sam, SamOutput

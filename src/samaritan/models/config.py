@@ -12,6 +12,7 @@ from typing import Any
 
 from samaritan.errors import ConfigError
 from samaritan.models.config_checks import known_fields, problems_of
+from samaritan.models.mask_classes_config import MaskClasses, problems_with
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,20 @@ class Quirks:
     """NeuroSAM3D with Hiera: windows are put together in another order than they were cut in."""
     position_scale: bool = False
     """DINOv2: a position table is stretched by (n + 0.1) / m instead of n / m."""
+    window_depth: bool = False
+    """MaskSAM: beside windowed attention, depth convolutions mix consecutive windows, not slices."""
+    norm_padding: bool = False
+    """MaskSAM: the grid is padded to whole windows before the norm, so padding becomes the norm's bias."""
+    position_crop: bool = False
+    """MaskSAM: smaller pictures take the corner of the absolute position table, but all of relative ones."""
+    double_sigmoid: bool = False
+    """MaskSAM: losses and matching take auxiliary probabilities for logits."""
+    hard_prompts: bool = False
+    """MaskSAM: masks and boxes are rounded before they become prompts, so no gradient passes through them."""
+    mask_boxes: bool = False
+    """MaskSAM: boxes of masks end on the last pixel, not after it; an empty mask has one, a corner point."""
+    mask_blur: bool = False
+    """MaskSAM (ACDC): masks are made as large as the canvas and small again, which blurs them."""
 
 
 SAM_QUIRKS = Quirks(window_padding=True)
@@ -48,6 +63,18 @@ NEUROSAM3D_HIERA_QUIRKS = Quirks(
     dense_pe_axes=True, mask_corner=True, window_padding=True, window_order=True
 )
 """The same with the Hiera encoder."""
+
+MASKSAM_QUIRKS = Quirks(
+    window_padding=True,
+    window_depth=True,
+    norm_padding=True,
+    position_crop=True,
+    double_sigmoid=True,
+    hard_prompts=True,
+    mask_boxes=True,
+    mask_blur=True,
+)
+"""What MaskSAM's published program computes."""
 
 
 @dataclass(frozen=True)
@@ -119,11 +146,13 @@ class SamConfig:
     """Window side in each of these stages."""
     background_grid: int = 14
     """Side of the position table of a Hiera that is interpolated to the whole grid."""
+    mask_classes: MaskClasses | None = None
+    """What MaskSAM adds: a volume's slices are labelled together, by masks with classes; no prompts."""
     quirks: Quirks = field(default_factory=Quirks)
     """Historic mistakes to reproduce."""
 
     def __post_init__(self) -> None:
-        if problems := problems_of(self):
+        if problems := problems_of(self) or list(problems_with(self)):
             raise ConfigError(
                 f"configuration {self.name!r} cannot be built: " + "; ".join(problems)
             )
@@ -162,6 +191,8 @@ class SamConfig:
         if isinstance(quirks, Mapping):
             known_fields(quirks, Quirks)
             values["quirks"] = Quirks(**quirks)
+        if isinstance(own := values.get("mask_classes"), Mapping):
+            values["mask_classes"] = MaskClasses.from_dict(own)
         for key in ("image_size", "patch_size"):
             if isinstance(values.get(key), int):
                 ndim = values.get("ndim")

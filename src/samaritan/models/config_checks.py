@@ -60,6 +60,11 @@ def _type_problems(config: Any) -> Iterable[str]:
             yield f"{f.name} must be a tuple of whole numbers, not {value!r}"
         elif f.type == "Quirks":
             yield from _quirk_problems(value)
+        elif f.type == "MaskClasses | None" and type(value).__name__ not in (
+            "MaskClasses",
+            "NoneType",
+        ):
+            yield f"{f.name} must be MaskClasses or none, not {value!r}"
 
 
 def _is_number(value: Any) -> bool:

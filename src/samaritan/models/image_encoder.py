@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -26,6 +27,7 @@ class ImageEncoder(nn.Module):
         self.in_channels = config.in_channels
         self.patch_size = config.patch_size
         self.interpolate_positions = config.interpolate_positions
+        self.quirks = config.quirks
         self.patch_embed = PatchEmbed(config.in_channels, config.width, config.patch_size)
         self.pos_embed = nn.Parameter(torch.zeros(1, *config.grid, config.width))
         self.blocks = nn.ModuleList(
@@ -53,13 +55,33 @@ class ImageEncoder(nn.Module):
         Raises:
             ConfigError: if the channels or the size of the images are not those of the model.
         """
-        self._check(x)
-        x = self.patch_embed(x)
-        x = x + interpolate_grid(self.pos_embed, x.shape[1:-1])
+        x = self.tokens(x)
         for block in self.blocks:
             x = block(x)
         out: Tensor = self.neck(x.movedim(-1, 1))
         return out
+
+    def tokens(self, x: Float[Tensor, "b c *size"]) -> Float[Tensor, "b *grid d"]:
+        """Patches with their positions: what the first block sees.
+
+        Raises:
+            ConfigError: as `forward`.
+        """
+        self._check(x)
+        x = self.patch_embed(x)
+        grid = tuple(x.shape[1:-1])
+        if self.quirks.position_crop:
+            return x + self.pos_embed[(slice(None), *(slice(0, n) for n in grid))]
+        return x + interpolate_grid(self.pos_embed, grid)
+
+    def levels(self, tokens: Float[Tensor, "b *grid d"]) -> list[Float[Tensor, "b _ ..."]]:
+        """What blocks that attend over the whole grid give, shallow to deep, and the neck at last."""
+        kept = []
+        for block in self.blocks:
+            tokens = block(tokens)
+            if block.attn.window is None:  # type: ignore[union-attr]
+                kept.append(tokens.movedim(-1, 1))
+        return [*kept, self.neck(tokens.movedim(-1, 1))]
 
     def resize(self, grid: Sequence[int]) -> None:
         """Interpolate all position tables for another token grid, in place."""
@@ -121,6 +143,7 @@ class Block(nn.Module):
         quirks: Quirks,
     ) -> None:
         super().__init__()
+        self.quirks = quirks
         self.norm1 = nn.LayerNorm(width, eps=1e-6)
         self.attn = Attention(width, heads, grid, window=window, quirks=quirks)
         self.norm2 = nn.LayerNorm(width, eps=1e-6)
@@ -128,6 +151,14 @@ class Block(nn.Module):
 
     def forward(self, x: Float[Tensor, "b *grid d"]) -> Float[Tensor, "b *grid d"]:
         """Attend, then apply the MLP, each added to its input."""
-        x = x + self.attn(self.norm1(x))
+        x = x + (self._padded(x) if self.quirks.norm_padding else self.attn(self.norm1(x)))
         out: Tensor = x + self.mlp(self.norm2(x))
         return out
+
+    def _padded(self, x: Float[Tensor, "b *grid d"]) -> Float[Tensor, "b *grid d"]:
+        """Attend on a grid of whole windows, padded before the norm (see `Quirks.norm_padding`)."""
+        grid = x.shape[1:-1]
+        short = [-n % w for n, w in zip(grid, self.attn.window or grid, strict=True)]
+        padded = F.pad(x, [0, 0, *(v for n in reversed(short) for v in (0, n))])
+        attended: Tensor = self.attn(self.norm1(padded))
+        return attended[(slice(None), *(slice(0, n) for n in grid))]

@@ -116,14 +116,26 @@ class MaskDecoder(nn.Module):
         chosen: range = range(1),
     ) -> tuple[Float[Tensor, "sets c *low_res"], Float[Tensor, "sets c"]]:
         """Masks of the chosen mask tokens and their quality, given what `join` gave."""
+        queries, image = self.attend(joined, image_pe, sparse_prompt_embeddings)
+        masks = self.masks_of(queries, image, chosen)
+        return masks, self.iou_prediction_head(queries[:, 0])[:, chosen.start : chosen.stop]
+
+    def attend(
+        self,
+        joined: Float[Tensor, "sets e *grid"],
+        image_pe: Float[Tensor, "m e *grid"],
+        sparse_prompt_embeddings: Float[Tensor, "n t e"],
+    ) -> tuple[Float[Tensor, "sets q e"], Float[Tensor, "sets e *grid"]]:
+        """Tokens (quality, masks, prompts in their order) and image after they have seen each other.
+
+        `image_pe` is one for all sets, or one for each.
+        """
         n = len(joined)
         own = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
         sparse = repeat_sets(sparse_prompt_embeddings, n)
         tokens = torch.cat([own.expand(n, -1, -1), sparse], dim=1)
         queries, keys = self.transformer(_tokens(joined), _tokens(image_pe), tokens)
-        grid = joined.shape[2:]
-        masks = self._masks(queries, keys.transpose(1, 2).unflatten(2, grid), chosen)
-        return masks, self.iou_prediction_head(queries[:, 0])[:, chosen.start : chosen.stop]
+        return queries, keys.transpose(1, 2).unflatten(2, joined.shape[2:])
 
     def _decode(
         self, embeddings: Tensor, image_pe: Tensor, sparse: Tensor, dense: Tensor, chosen: range
@@ -139,7 +151,7 @@ class MaskDecoder(nn.Module):
             return range(tokens)
         return range(1, tokens) if multimask_output else range(1)
 
-    def _masks(
+    def masks_of(
         self,
         queries: Float[Tensor, "n t e"],
         image: Float[Tensor, "n e *grid"],

@@ -6,6 +6,7 @@ from typing import Any
 
 from samaritan.models.classes import ClassSam
 from samaritan.models.config import Quirks, SamConfig, get_config
+from samaritan.models.mask_classes import MaskSam
 from samaritan.models.sam import Sam
 
 
@@ -30,4 +31,5 @@ def create_model(
     if quirks is not None:
         values["quirks"] = quirks
     config = SamConfig.from_dict(values)
-    return (ClassSam if config.classes else Sam)(config).eval()
+    kind = MaskSam if config.mask_classes else ClassSam if config.classes else Sam
+    return kind(config).eval()
