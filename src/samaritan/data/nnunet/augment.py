@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from samaritan.data.nnunet.cropping import OUTSIDE
+from samaritan.data.nnunet.moving import move, rotation
 from samaritan.data.nnunet.resampling import ANISOTROPY
 
 Rng = np.random.Generator
@@ -149,58 +150,6 @@ class PatchAugment:
 def in_slices(patch: Sequence[int]) -> bool:
     """Tell whether patches are so flat that slices are turned together, each within itself."""
     return len(patch) == 3 and max(patch) / patch[0] > ANISOTROPY
-
-
-def rotation(angles: Sequence[float] | np.ndarray[tuple[int], np.dtype[np.float64]]) -> Tensor:
-    """Turn by one angle in a plane, or by three around axes 0, 1 and 2 after one another."""
-    if len(angles) == 1:
-        c, s = math.cos(angles[0]), math.sin(angles[0])
-        return torch.tensor([[c, -s], [s, c]], dtype=torch.float64)
-    made = torch.eye(3, dtype=torch.float64)
-    for axis, sign, angle in zip(range(3), (1, -1, 1), angles, strict=True):
-        one, two = (a for a in range(3) if a != axis)
-        turn = torch.eye(3, dtype=torch.float64)
-        turn[one, one] = turn[two, two] = math.cos(angle)
-        turn[one, two], turn[two, one] = -sign * math.sin(angle), sign * math.sin(angle)
-        made = turn @ made
-    return made
-
-
-def move(
-    image: Tensor, labels: Tensor, patch: Sequence[int], matrix: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Sample a patch around the middle: voxel x of it lies at matrix times x, both from the middle.
-
-    With a matrix of two axes the slices of a volume are moved together. Images are sampled linearly, zero
-    outside; labels take the one with the largest share, `OUTSIDE` outside, the lower one if shares are equal.
-    """
-    dims = len(matrix)
-    size = tuple(labels.shape[-dims:])
-    out = tuple(patch[-dims:])
-    scaled = (
-        torch.diag(2 / torch.tensor(size)).double()
-        @ matrix
-        @ torch.diag(torch.tensor(out) / 2).double()
-    )
-    theta = torch.zeros(1, dims, dims + 1)
-    theta[0, :, :dims] = scaled.flip(0, 1).float()  # grid_sample names the last axis first
-    grid = F.affine_grid(theta, [1, 1, *out], align_corners=False)
-
-    def sampled(planes: Tensor) -> Tensor:
-        flat = planes.reshape(1, -1, *size).float()
-        found = F.grid_sample(flat, grid, mode="bilinear", align_corners=False)
-        return found.reshape(*planes.shape[:-dims], *out)
-
-    values = torch.unique(labels)
-    if OUTSIDE not in values:
-        values = torch.cat([torch.tensor([OUTSIDE], dtype=values.dtype), values])
-    best = sampled((labels == OUTSIDE).float() - 1) + 1
-    won = torch.full_like(best, OUTSIDE, dtype=labels.dtype)
-    for value in values[values != OUTSIDE]:
-        score = sampled(labels == value)
-        won = torch.where(score > best, value, won)
-        best = torch.maximum(best, score)
-    return sampled(image), won
 
 
 def blurred(
