@@ -172,3 +172,24 @@ def test_processors_and_devices_find_the_same_components_and_depths(shape):
     masks = torch.rand(shape, generator=torch.Generator().manual_seed(0)) > 0.5
     assert torch.equal(simulate._numbered_one_by_one(masks), simulate._numbered_together(masks))
     assert torch.equal(simulate._depth_one_by_one(masks), simulate._depth_together(masks))
+
+
+@pytest.mark.parametrize("shape", [(13, 22), (10, 13, 15)])
+def test_thick_points_lie_on_the_mask_where_most_of_it_is(shape) -> None:
+    masks = one_box(shape, (1,) * len(shape), tuple(n - 4 for n in shape)).repeat(
+        200, *[1] * len(shape)
+    )
+    masks[:, -1:] = True  # a thin plate beside a block
+    coords = simulate.thick_points(masks, 2, generator())
+    assert coords.shape == (200, 2, len(shape))
+    index = coords.long().unbind(-1)
+    assert bool(masks[(torch.arange(200)[:, None], *index)].all())
+    assert float((coords[..., 0] < shape[0] - 3).float().mean()) > 0.95
+    assert torch.equal(coords, simulate.thick_points(masks, 2, generator()))
+
+
+def test_thick_points_of_nothing_are_anywhere() -> None:
+    coords = simulate.thick_points(torch.zeros(3, 9, 13, dtype=torch.bool), 1, generator())
+    assert bool(((coords >= 0) & (coords < torch.tensor([9, 13]))).all())
+    lone = one_box((9, 13), (8, 12), (9, 13))
+    assert simulate.thick_points(lone, 1, generator()).tolist() == [[[8.0, 12.0]]]

@@ -108,14 +108,13 @@ def thick_points(
     masks, ndim = masks | empty, masks.ndim - 1
     pool = {2: F.avg_pool2d, 3: F.avg_pool3d}[ndim]
     sides = [-(-n // cell) for n in masks.shape[1:]]
-    spare = [
-        edge for n, m in zip(masks.shape[1:], sides, strict=True) for edge in (0, m * cell - n)
-    ]
-    padded = F.pad(masks, spare[::-1])
+    spare = [m * cell - n for n, m in zip(masks.shape[1:], sides, strict=True)]
+    padded = F.pad(masks, [edge for after in reversed(spare) for edge in (0, after)])
     share = pool(padded[:, None].float(), cell)[:, 0]
     picks = []
     for _ in range(count):
         width = 2 * int(torch.randint(3, (), generator=generator, device=generator.device)) + 1
+        width = min(width, (min(sides) - 1) // 2 * 2 + 1)
         around = pool(share[:, None], width, stride=1, padding=width // 2)[:, 0]
         drawn = 1 - noise * _uniform(share.shape, share, generator)
         best = (around * drawn * (share > 0)).flatten(1).argmax(dim=1, keepdim=True)

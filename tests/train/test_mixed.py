@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from train.toys import Slices
+from train.volume_toys import batch as volume_batch
 
 from samaritan.assembly import create_model
 from samaritan.errors import ConfigError
@@ -145,3 +146,26 @@ def test_statistics_of_batches_belong_to_what_moves():
     assert any(name.endswith("running_var") for name in moving(model))
     assert still(model) == {}
     assert get_config("samaritan_2d").backbone == "unet"
+
+
+def test_volumes_are_learned_from_as_pictures_are():
+    model = create_model("unet3d_tiny").train()
+    given = volume_batch()
+    losses = list(mixed_step(PROMPTS, LOSS)(model, given, draws()))
+    assert len(losses) == 3
+    for loss in losses:
+        loss.total.backward()
+    assert all(p.grad is not None and bool(p.grad.isfinite().all()) for p in model.parameters())
+
+
+def test_clicks_on_errors_of_volumes_lie_on_errors():
+    masks = volume_batch(4)["masks"].flatten(0, 1)
+    told = first(masks, PROMPTS, draws())
+    answer = torch.where(masks.roll(3, 2), 4.0, -4.0)
+    for seed in range(4):
+        then = corrected(told, answer, masks, PROMPTS, draws(seed))
+        wrong = (answer > 0) != masks
+        for i in range(len(masks)):
+            for at, label in zip(then.coords[i, 1:].long(), then.labels[i, 1:], strict=True):
+                assert bool(wrong[i][tuple(at)])
+                assert int(label) == int(masks[i][tuple(at)])
