@@ -147,7 +147,8 @@ def _as_labels(volume: Volume, path: Path, wanted: bool | None) -> LabelMap | No
 
     if isinstance(volume, LabelMap):
         return volume
-    if wanted is False or (wanted is None and not looks_like_labels(volume)):
+    beside = {"gts", "segs"} & set(volume.meta.get("arrays", ()))  # of an .npz file
+    if wanted is False or (wanted is None and not beside and not looks_like_labels(volume)):
         return None
     try:
         return read_labels(path)

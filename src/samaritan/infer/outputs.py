@@ -10,6 +10,7 @@ from samaritan.data.slicing import file_names
 from samaritan.errors import ConfigError, FileError
 from samaritan.infer.ledger import NAME, Ledger
 from samaritan.io import WRITABLE
+from samaritan.io.npz_arrays import holds
 
 _FORMATS = tuple(suffix for suffix in WRITABLE if suffix != ".dcm")
 _PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".npz")
@@ -37,7 +38,8 @@ def name_outputs(manifest: Manifest, folder: Path, format: str | None) -> dict[s
     """Name the output of each case: by its id, and by its own kind unless a format is given."""
     names = file_names(manifest)
     return {
-        case.id: folder / f"{names[case.id]}{format or _default_suffix(case)}" for case in manifest
+        case.id: folder / f"{names[case.id]}{format or _default_suffix(manifest, case)}"
+        for case in manifest
     }
 
 
@@ -95,6 +97,8 @@ def remove(output: Path) -> None:
         raise FileError(f"{output} cannot be replaced: {error.strerror or error}") from error
 
 
-def _default_suffix(case: Case) -> str:
+def _default_suffix(manifest: Manifest, case: Case) -> str:
     name = case.images[0].lower()
+    if name.endswith(".npz") and holds(manifest.path(case.images[0]), "imgs"):
+        return ".npz"  # a volume of the CVPR 2025 challenge, which wants its answers so
     return ".png" if name.endswith(_PICTURES) else ".tif" if name.endswith(_PAGES) else ".nii.gz"
