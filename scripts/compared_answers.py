@@ -105,7 +105,7 @@ def lines(rows: Mapping[str, list[Row]], cost: Mapping[str, Any]) -> list[dict[s
                 "weights, million": f"{facts['parameters'] / 1e6:.2f}",
                 "trained, million": f"{facts['trained'] / 1e6:.2f}",
                 "file, MB": f"{facts['trained'] * 4 / 1e6:.1f}",
-                "s an update": f"{facts['seconds']:.3f}",
+                "s an update": "" if facts["seconds"] is None else f"{facts['seconds']:.3f}",
                 "memory, GiB": "" if facts["memory_gib"] is None else f"{facts['memory_gib']:.2f}",
                 **{f"Dice {n}": f"{points[n].middle:.3f}" for n in SHOWN},
                 "s an answer": f"{float(np.median(seconds)):.3f}" if seconds else "",
