@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from evaluation.volumes_of import ball, near, oblique, solid, turned, write_case
 from infer.oracle import BrightnessOracle
 
 from samaritan.assembly import create_model
@@ -18,29 +18,12 @@ from samaritan.evaluation.trial import CEILING, CEILING_SPACING, CEILING_WINDOW,
 from samaritan.evaluation.trials import try_model
 from samaritan.geometry import Grid
 from samaritan.infer import Predictor
-from samaritan.io import read_labels, write
+from samaritan.io import read_labels
 from samaritan.metrics import dice, get_protocol
-from samaritan.transforms import SlicePreprocess, WindowPreprocess
+from samaritan.transforms import SlicePreprocess
 from samaritan.volume import LabelMap, Volume
 
 OURS = get_protocol()
-
-
-def ball(shape, centre, radius) -> np.ndarray:
-    at = np.indices(shape)
-    return sum((a - c) ** 2 for a, c in zip(at, centre, strict=True)) <= radius**2
-
-
-def predictor(size=32, spacing=1.5, **options) -> Predictor:
-    chain = WindowPreprocess(size=(size,) * 3, spacing_mm=spacing and (spacing,) * 3)
-    return Predictor(BrightnessOracle((size,) * 3, **options), chain, device="cpu")
-
-
-def coarse(size=32, low=8, spacing=1.5) -> Predictor:
-    """A model whose masks are coarser than its input."""
-    found = predictor(size, spacing)
-    found.model.config.low_res_size = (low,) * 3
-    return found
 
 
 # -- what resolution costs ---------------------------------------------------------------------------
@@ -48,7 +31,7 @@ def coarse(size=32, low=8, spacing=1.5) -> Predictor:
 
 def test_nothing_is_lost_where_nothing_is_resampled() -> None:
     mask = ball((20, 22, 24), (9, 11, 12), 7)
-    found = ceilings(predictor(spacing=1.0), Volume(mask, Grid.from_spacing(mask.shape)))
+    found = ceilings(solid(spacing=1.0), Volume(mask, Grid.from_spacing(mask.shape)))
     assert list(found) == [CEILING_SPACING, CEILING_WINDOW, CEILING]
     assert all((one == mask).all() for one in found.values())
 
@@ -56,9 +39,9 @@ def test_nothing_is_lost_where_nothing_is_resampled() -> None:
 def test_each_cost_is_told_apart() -> None:
     mask = ball((60, 40, 40), (20, 20, 20), 9) | ball((60, 40, 40), (44, 20, 20), 9)
     labels = LabelMap(mask.astype(np.uint8), Grid.from_spacing(mask.shape))
-    (fine,) = ceiling_dice(predictor(16), labels).values()
-    (large,) = ceiling_dice(predictor(64), labels).values()
-    (rough,) = ceiling_dice(coarse(64, 16), labels).values()
+    (fine,) = ceiling_dice(solid(16), labels).values()
+    (large,) = ceiling_dice(solid(64), labels).values()
+    (rough,) = ceiling_dice(solid(64, low=16), labels).values()
     assert fine[CEILING_SPACING] == large[CEILING_SPACING] == rough[CEILING_SPACING] > 0.97
     assert fine[CEILING_WINDOW] < 0.7 < 0.97 < large[CEILING_WINDOW]
     assert fine[CEILING] > 0.96  # windows grow over the whole object
@@ -93,7 +76,7 @@ def test_ceilings_stand_beside_the_answers(tmp_path) -> None:
     mask = ball((24, 26, 28), (11, 12, 13), 7)
     write_case(tmp_path, LabelMap(mask.astype(np.uint8), Grid.from_spacing(mask.shape)))
     trial = Trial(prompts=("clicks",), clicks=2, ceiling=True)
-    tried = try_model(coarse(), load_manifest(tmp_path), trial, OURS)
+    tried = try_model(solid(low=8), load_manifest(tmp_path), trial, OURS)
     assert not tried.problems
     assert [(row.prompt, row.clicks) for row in tried.rows] == [
         *((name, None) for name in CEILINGS), ("clicks", 1), ("clicks", 2)
@@ -106,24 +89,6 @@ def test_ceilings_stand_beside_the_answers(tmp_path) -> None:
 
 
 # -- geometry: T16 and T17 of the specification ------------------------------------------------------
-
-
-def turned(labels: LabelMap, order, flips) -> LabelMap:
-    return labels.permute(order).flip(flips)
-
-
-def oblique(labels: LabelMap, degrees: float = 17.0) -> LabelMap:
-    """The same voxels, lying obliquely in the patient."""
-    c, s = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-    turn = np.eye(4)
-    turn[:3, :3] = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]]) @ [[1, 0, 0], [0, c, -s], [0, s, c]]
-    return replace(labels, grid=Grid(labels.shape, turn @ labels.grid.affine))
-
-
-def write_case(folder, labels: LabelMap) -> None:
-    image = 200 * (labels.array > 0).astype(np.float32)
-    write(Volume(image, labels.grid), folder / "images" / "a.nii.gz")
-    write(labels, folder / "masks" / "a.nii.gz")
 
 
 WAYS = (((1, 2, 0), (0,)), ((2, 1, 0), (1, 2)), ((0, 1, 2), (0, 1)))
@@ -143,7 +108,7 @@ def test_ceilings_agree_however_a_volume_lies() -> None:
     one = ball((34, 40, 12), (15, 18, 6), 5) | ball((34, 40, 12), (17, 26, 5), 4)
     array = one + 2 * ball((34, 40, 12), (25, 12, 5), 4).astype(np.uint8)
     grid = Grid.from_spacing(array.shape, (0.9, 0.9, 2.6), orientation="LAS", origin_mm=(3, -9, 40))
-    known = agree(LabelMap(array.astype(np.uint8), grid), coarse(32, 8), 0.03)
+    known = agree(LabelMap(array.astype(np.uint8), grid), solid(32, low=8), 0.03)
     assert min(one[CEILING_SPACING] for one in known.values()) > 0.95
 
 
@@ -156,7 +121,7 @@ def test_ceilings_agree_however_a_volume_lies() -> None:
 )
 def test_ceilings_of_real_volumes_agree_however_they_lie(data_dir, file, least) -> None:
     labels = near(read_labels(data_dir / file))
-    known = agree(labels, coarse(48, 24), 0.02)
+    known = agree(labels, solid(48, low=24), 0.02)
     assert min(found[CEILING_SPACING] for found in known.values()) > least
 
 
@@ -183,18 +148,9 @@ def test_an_oracle_in_a_session_reproduces_the_ceiling(data_dir, tmp_path, way) 
         labels = labels.to_grid(labels.grid.resample((0.8, 1.0, 3.0)))
     write_case(tmp_path, labels)
     trial = Trial(prompts=("box", "clicks"), clicks=1, ceiling=True)
-    model = Predictor(Seer((32,) * 3), WindowPreprocess(size=(32,) * 3), device="cpu")
-    tried = try_model(model, load_manifest(tmp_path), trial, OURS)
+    tried = try_model(solid(32, kind=Seer), load_manifest(tmp_path), trial, OURS)
     assert not tried.problems
     found = {row.prompt: row.values["dice"] for row in tried.rows}
     assert found["ceiling"] > 0.94
     assert found["box"] == pytest.approx(found["ceiling"], abs=0.01)
     assert found["clicks"] == pytest.approx(found["ceiling"], abs=0.01)
-
-
-def near(labels: LabelMap, margin: int = 4) -> LabelMap:
-    """A volume cut to what is in it."""
-    where = np.argwhere(labels.array)
-    low = np.maximum(where.min(axis=0) - margin, 0)
-    high = np.minimum(where.max(axis=0) + 1 + margin, labels.shape)
-    return labels.crop(low.tolist(), high.tolist())

@@ -49,7 +49,11 @@ def evaluate(
     ] = None,
     protocol: Annotated[
         str,
-        typer.Option(help="samaritan, samed, sam_med2d, sam_med3d, cvpr25.", rich_help_panel=_HOW),
+        typer.Option(
+            help="samaritan, samed, sam_med2d, sam_med3d, cvpr25; of a model for volumes also "
+            "sam_med3d_2024, neurosam3d, m_sam.",
+            rich_help_panel=_HOW,
+        ),
     ] = "samaritan",
     tolerance: Annotated[
         float | None,

@@ -135,12 +135,11 @@ def evaluate_model(
     from samaritan.cli.evaluate_told import problems_told, tell
     from samaritan.errors import ConfigError, FileError
     from samaritan.evaluation import Report, write_report
-    from samaritan.evaluation.cvpr25 import challenge_trial
     from samaritan.evaluation.report import check_folder
-    from samaritan.evaluation.trials import GroupBy, suited
-    from samaritan.metrics import get_protocol
+    from samaritan.evaluation.trials import GroupBy
+    from samaritan.evaluation.ways import protocol_named
 
-    convention, trial = get_protocol(protocol, tolerance=tolerance), wanted.trial()
+    convention, trial = protocol_named(protocol, tolerance=tolerance), wanted.trial()
     if wanted.group_by not in get_args(GroupBy):
         raise ConfigError(
             f"--group-by {wanted.group_by!r} is not known; use one of {', '.join(get_args(GroupBy))}"
@@ -150,10 +149,6 @@ def evaluate_model(
     with bars() as report:
         report("loading the model", 0, 0)
         predictor = _predictor(wanted)
-        if convention.name == "cvpr25":
-            trial = challenge_trial(predictor, trial, chosen=wanted.prompts is not None)
-        elif wanted.prompts is None:
-            trial = suited(trial, predictor)
         found, shown, colours = _tried(
             predictor, manifest, trial, convention, wanted, pictures, report
         )
@@ -163,19 +158,21 @@ def evaluate_model(
                 if found.problems
                 else f"{wanted.data} holds no object to ask for: labels are empty, or --min-size too large"
             )
+    caution = f"Protocol {convention.stated}." if convention.caution else ""
+    notes = (*([caution] if caution else ()), *found.notes)
     made = Report(
         f"{Path(wanted.model or '').name} on {wanted.data.name if wanted.data else ''}",
         found.rows,
         convention,
-        _facts(predictor, manifest, trial, wanted),
+        _facts(predictor, manifest, found.trial or trial, wanted, convention),
         found.problems,
-        found.notes,
+        notes,
         shown,
         colours,
         sheets=_sheets(convention, manifest, found),
     )
     where = write_report(made, output)
-    for note in found.notes:
+    for note in notes:
         warn(note)
     tell(made, where, as_json)
 
@@ -201,11 +198,10 @@ def _tried(
 ) -> tuple[Tried, Sequence[Picture], Sequence[tuple[str, str]]]:
     """Ask models with prompts; let the others label."""
     from samaritan.errors import ConfigError
-    from samaritan.evaluation.cvpr25 import ask_as_cvpr25
     from samaritan.evaluation.labelling import label_cases, picture_cases
-    from samaritan.evaluation.sam_med2d import ask_as_sam_med2d, check_trial
     from samaritan.evaluation.showing import Gallery
-    from samaritan.evaluation.trials import ask_by_session, takes_prompts, try_model
+    from samaritan.evaluation.trials import takes_prompts, try_model
+    from samaritan.evaluation.ways import way_of
 
     by: Any = wanted.group_by
     if not takes_prompts(predictor):
@@ -222,17 +218,9 @@ def _tried(
         return found, *picture_cases(
             predictor, manifest, protocol, found.rows, each=pictures, progress=report
         )
-    if protocol.name == "samed":
-        raise ConfigError(
-            "protocol 'samed' is for models that label the whole image; this one answers prompts. "
-            "Use samaritan, sam_med2d or sam_med3d"
-        )
-    asking = ask_by_session
-    if protocol.name == "cvpr25":
-        asking = ask_as_cvpr25
-    if protocol.name == "sam_med2d":
-        check_trial(predictor, trial)
-        asking = ask_as_sam_med2d
+    trial, asking = way_of(
+        protocol, predictor, trial, clicks=wanted.clicks, chosen=wanted.prompts is not None
+    )
     found = try_model(
         predictor, manifest, trial, protocol, asking=asking, group_by=by, progress=report
     )
@@ -250,7 +238,7 @@ def _sheets(protocol: Protocol, manifest: Manifest, found: Tried) -> Sequence[Sh
 
 
 def _facts(
-    predictor: Predictor, manifest: Manifest, trial: Trial, wanted: Wanted
+    predictor: Predictor, manifest: Manifest, trial: Trial, wanted: Wanted, protocol: Protocol
 ) -> dict[str, str]:
     """What was asked of whom, for the head of the page."""
     from samaritan.evaluation.trials import takes_prompts
@@ -260,12 +248,12 @@ def _facts(
         facts["part"] = wanted.split
     facts["cases"] = f"{len(manifest)} of {len(manifest.patients())} patients"
     if takes_prompts(predictor):
-        facts["asked"] = trial_words(trial)
+        facts["asked"] = trial_words(trial, published=bool(protocol.caution))
     return {**facts, "device": str(predictor.device), "made": time.strftime("%Y-%m-%d %H:%M")}
 
 
-def trial_words(trial: Trial) -> str:
-    """A trial in a sentence."""
+def trial_words(trial: Trial, *, published: bool = False) -> str:
+    """A trial in a sentence; where the prompts lie is said if no published test decides it."""
     words = [f"prompts {', '.join(trial.prompts)}", f"objects: {trial.objects}"]
     if trial.max_objects is not None:
         words.append(f"at most {trial.max_objects} of a case")
@@ -273,4 +261,6 @@ def trial_words(trial: Trial) -> str:
         words.append(f"from {trial.min_size} voxels")
     if trial.channel is not None:
         words.append(f"channel {trial.channel}")
+    if published:
+        return "; ".join([*words, f"{trial.clicks} clicks as published", f"seed {trial.seed}"])
     return "; ".join([*words, f"{trial.box} boxes", f"{trial.click} clicks", f"seed {trial.seed}"])

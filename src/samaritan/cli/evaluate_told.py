@@ -89,7 +89,7 @@ def _print_prompts(report: Report) -> None:
     asked = [column for column in columns if column not in ceilings]
     for key in scores if asked else ():
         console.print(_prompted_table(report, lines, asked, key))
-    for key in scores[:1] if ceilings else ():
+    for key in [key for key in scores if key == "dice"] if ceilings else ():
         console.print(_prompted_table(report, lines, ceilings, key))
     times = pace(report.rows)
     if times is not None:
@@ -135,7 +135,7 @@ def _prompted_table(
         own[c].stats[key].n_infinite for own in lines.values() for c in columns if _has(own, c, key)
     )
     caption = ", in brackets the median" if infinite else ""
-    caution = f"\n{report.protocol.caution}" if report.protocol.caution else ""
+    caution = f"\n{report.protocol.stated}" if report.protocol.caution else ""
     table = Table(caption=f"{metric(key).title}{caption}{caution}")
     for head in ("data set", "objects", *("\n".join(told(*c).rsplit(" ", 1)) for c in columns)):
         table.add_column(head, justify="left" if head == "data set" else "right")

@@ -64,7 +64,7 @@ def ceilings(predictor: Predictor, reference: Volume) -> dict[str, Mask]:
     low, high = where.min(axis=0), where.max(axis=0) + 1
     if isinstance(chain, WindowPreprocess):
         lattice = chain.lattice(drawn.grid)
-        start, stop = _box_on(lattice, drawn.grid, low, high)
+        start, stop = box_on(lattice, drawn.grid, low, high)
         known = _nearest_values(drawn, lattice, start, stop)
         first = inside(around(start, stop, chain.size), chain.size, lattice.shape)
         window = known.to_grid(lattice.window(first, chain.size))
@@ -174,7 +174,7 @@ def _part(mixed: Tensor, size: torch.Size) -> tuple[slice, ...]:
     )
 
 
-def _box_on(lattice: Grid, grid: Grid, low: Any, high: Any) -> tuple[Triple, Triple]:
+def box_on(lattice: Grid, grid: Grid, low: Any, high: Any) -> tuple[Triple, Triple]:
     """The box on a lattice that holds a box of a grid; both are half-open."""
     ends = np.array([low, high]) - 0.5
     corners = [[ends[a, 0], ends[b, 1], ends[c, 2]] for a, b, c in np.ndindex(2, 2, 2)]

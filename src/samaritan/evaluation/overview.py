@@ -102,7 +102,7 @@ def prompt_tiles(report: Report) -> list[tuple[str, str, str, bool]]:
 
 
 def few_columns(report: Report, clicks: Sequence[int] = (1, 5)) -> list[Column]:
-    """The prompts to tell in few words: those without clicks, one point, curves at few clicks and the last."""
+    """Prompts to tell in few words: those without clicks, one point, curves at few clicks and the last."""
     every = columns_of(report)
     last = {prompt: clicks for prompt, clicks in every if prompt not in ("points", *ASIDE)}
     kept = [

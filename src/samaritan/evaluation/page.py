@@ -72,7 +72,7 @@ _INTERVALS = (
 
 
 def _head(report: Report) -> str:
-    facts = {"protocol": report.protocol.name, **report.facts}
+    facts = {"protocol": report.protocol.stated, **report.facts}
     lines = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in facts.items())
     return f'<h1>{escape(report.title)}</h1><dl class="facts">{lines}</dl>'
 

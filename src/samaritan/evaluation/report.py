@@ -109,6 +109,7 @@ def as_json(report: Report, *, rows: bool = True) -> dict[str, Any]:
     told: dict[str, Any] = {
         "title": report.title,
         "protocol": report.protocol.name,
+        "caution": report.protocol.caution,
         "tolerance": report.protocol.tolerance,
         "convention": report.protocol.explanation,
         "facts": dict(report.facts),
@@ -159,10 +160,11 @@ def write_report(report: Report, folder: Path) -> Path:
     tables = [*report.summaries(), *report.summaries("label")]
     if report.is_grouped:
         tables += [*report.summaries("group"), *report.summaries("group", "label")]
+    stated = report.protocol.stated if report.protocol.caution else ""
     texts = (
         *(sheet.csv() for sheet in report.sheets),
-        rows_csv(report.rows),
-        summaries_csv(tables),
+        rows_csv(report.rows, stated=stated),
+        summaries_csv(tables, stated=stated),
         json.dumps(as_json(report), indent=1, ensure_ascii=False, allow_nan=False) + "\n",
         page(report),
     )

@@ -36,11 +36,13 @@ class Tried:
         rows: of every case, object and prompt.
         problems: case -> why it could not be asked or measured; such cases are in no number.
         notes: what readers must know.
+        trial: what was asked in the end; None of models that take no prompts.
     """
 
     rows: tuple[Row, ...]
     problems: Mapping[str, str]
     notes: tuple[str, ...] = ()
+    trial: Trial | None = None
 
 
 def try_model(
@@ -91,7 +93,7 @@ def try_model(
         else:
             rows += found
     notes = [f"{without} of {len(manifest)} cases hold no object to ask for."] if without else []
-    return Tried(tuple(rows), problems, tuple(notes))
+    return Tried(tuple(rows), problems, tuple(notes), trial)
 
 
 def ask_by_session(

@@ -36,6 +36,11 @@ _KNOWN = {
     metric.key: metric
     for metric in (
         Metric("dice", "Dice", "higher", 3, "Twice the shared voxels over the sum of both masks."),
+        Metric("dice_in_window", "Dice in window", "higher", 3, "Dice of what lies in one window."),
+        Metric(
+            "dice_best_in_window", "best Dice in window", "higher", 3,
+            "The best Dice in one window after any of the clicks so far.",
+        ),
         Metric("iou", "IoU", "higher", 3, "Shared voxels over the voxels of either mask."),
         Metric("surface_dice", "surface Dice", "higher", 3, "Part of both surfaces within the tolerance."),
         Metric("precision", "precision", "higher", 3, "Part of the prediction that is right."),

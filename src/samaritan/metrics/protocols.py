@@ -67,6 +67,11 @@ class Protocol:
     tolerance: float | None = None
     caution: str = ""
 
+    @property
+    def stated(self) -> str:
+        """Its name, and what must stand beside it."""
+        return f"{self.name}, {self.caution}" if self.caution else self.name
+
 
 def get_protocol(name: str = "samaritan", *, tolerance: float | None = None) -> Protocol:
     """Make a protocol by name.

@@ -18,8 +18,13 @@ _STAT = ("n", "mean", "low", "high", "median", "median_low", "median_high", "std
 _MORE = ("n_infinite", "finite_mean")
 
 
-def rows_csv(rows: Sequence[Row]) -> str:
-    """One line for each case and label; columns that are empty everywhere are left out."""
+def rows_csv(rows: Sequence[Row], *, stated: str = "") -> str:
+    """One line for each case and label; columns that are empty everywhere are left out.
+
+    Args:
+        rows: what was measured.
+        stated: the protocol, where every line must tell it.
+    """
     metrics = list(dict.fromkeys(name for row in rows for name in row.values))
     about = [
         field for field in _ABOUT if any(getattr(row, field) not in ("", None) for row in rows)
@@ -29,11 +34,11 @@ def rows_csv(rows: Sequence[Row]) -> str:
         told = [getattr(row, field) for field in about]
         numbers = [_number(row.values[m]) if m in row.values else "" for m in metrics]
         lines.append([*(_word(value) for value in told), *numbers])
-    return _csv(lines)
+    return _csv(_with(lines, stated))
 
 
-def summaries_csv(summaries: Sequence[Summary]) -> str:
-    """One line for each summary and metric."""
+def summaries_csv(summaries: Sequence[Summary], *, stated: str = "") -> str:
+    """One line for each summary and metric; `stated` as in `rows_csv`."""
     keys = [key for key in _KEYS if any(key in summary.key for summary in summaries)]
     counts = ("n_cases", "n_found", "n_missed", "n_invented", "n_absent")
     lines = [[*keys, "name", "metric", *_STAT, *_MORE, *counts]]
@@ -43,7 +48,7 @@ def summaries_csv(summaries: Sequence[Summary]) -> str:
         for metric, stat in summary.stats.items():
             values = [_number(getattr(stat, field)) for field in (*_STAT, *_MORE)]
             lines.append([*told, summary.name, metric, *values, *numbers])
-    return _csv(lines)
+    return _csv(_with(lines, stated))
 
 
 def row_json(row: Row) -> dict[str, Any]:
@@ -70,6 +75,14 @@ def plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None if math.isnan(value) else str(value)
     return value
+
+
+def _with(lines: Sequence[Sequence[str]], stated: str) -> Sequence[Sequence[str]]:
+    """Put a column "protocol" before all others, if there is something to state."""
+    if not stated:
+        return lines
+    head, *body = lines
+    return [["protocol", *head], *([stated, *line] for line in body)]
 
 
 def _number(value: float) -> str:
