@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from pathlib import Path
 
@@ -153,6 +154,31 @@ def test_small_objects_are_left_out_once_and_counted(folder) -> None:
     assert all(t.voxels == size for _, t in CropDataset(manifest, CHAIN, min_size=size).objects)
     with pytest.raises(ConfigError, match="none of 9 objects has 9999 voxels"):
         CropDataset(manifest, CHAIN, min_size=9999)
+
+
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_lesion_of_twelve_voxels_is_kept_if_it_may_be(tmp_path, version) -> None:
+    """T25 of the specification, for both ways in which nnU-Net names labels."""
+    root = tmp_path / "Dataset009_Lesions"
+    grid = Grid.from_spacing((12, 12, 12), (1.5, 1.5, 1.5))
+    drawn = np.zeros(grid.shape, np.uint8)
+    drawn[2:4, 5:8, 5:7] = 1
+    volume(root / f"imagesTr/a{'_0000' if version == 2 else ''}.nii.gz", grid=grid)
+    labels(root / "labelsTr/a.nii.gz", grid=grid, array=drawn)
+    if version == 2:
+        dataset_json(root, channel_names={"0": "MR"}, labels={"background": 0, "lesion": 1})
+    else:
+        files = {"image": "./imagesTr/a.nii.gz", "label": "./labelsTr/a.nii.gz"}
+        content = {"modality": {"0": "MRI"}, "labels": {"0": "background", "1": "lesion"},
+                   "training": [files], "test": [], "numTraining": 1}  # fmt: skip
+        (root / "dataset.json").write_text(json.dumps(content))
+    manifest = load_manifest(root)
+    dataset = CropDataset(manifest, CHAIN, min_size=12, min_volume_mm3=12 * 1.5**3)
+    assert dataset.names == ("lesion",)
+    assert int(dataset[0]["masks"].sum()) == 12
+    for more in ({"min_size": 13}, {"min_volume_mm3": 12.1 * 1.5**3}):
+        with pytest.raises(ConfigError, match="none of 1 objects"):
+            CropDataset(manifest, CHAIN, **more)
 
 
 def test_the_cache_is_found_again_and_made_anew_when_files_change(folder, tmp_path) -> None:
