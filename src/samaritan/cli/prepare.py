@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from samaritan.cli.options import channel_of
+from samaritan.cli.prepare_plan import plan
 from samaritan.cli.prepare_recipe import recipe
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ app = typer.Typer(
 )
 
 app.command("recipe")(recipe)
+app.command("plan")(plan)
 
 _MOST_SHOWN = 40
 

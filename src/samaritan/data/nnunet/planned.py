@@ -193,12 +193,17 @@ def make(
     )
     if plans is not None:
         _follow(Plans.read(plans), file)
-    elif not file.is_file():
+    elif not file.is_file() or spacing is not None or memory_gb != Budget().memory_gb:
         measured = _fingerprint(raw, folder / prints.FILE_NAME, workers, progress)
         budget = Budget(memory_gb=memory_gb)
-        make_plans(raw, measured, budget=budget, spacing=spacing).write(file)
+        _follow(make_plans(raw, measured, budget=budget, spacing=spacing), file)
     if not (folder / splits.FILE_NAME).is_file():
         splits.write_folds(_folds(raw, by_patient), folder / splits.FILE_NAME)
+    elif by_patient and shared_patients(raw, splits.read_folds(folder / splits.FILE_NAME)):
+        raise ConfigError(
+            f"{folder / splits.FILE_NAME} has folds with a patient in both parts: choose another folder, "
+            "or remove that file to split by patient"
+        )
     return PlannedSet(folder, raw.content, Plans.read(file), raw)
 
 
@@ -225,6 +230,13 @@ def _folds(raw: RawSet, by_patient: bool) -> tuple[splits.Fold, ...]:
     return splits.make_folds(ids, patients=patients, count=max(min(splits.FOLDS, units), 2))
 
 
+def shared_patients(raw: RawSet, folds: Sequence[splits.Fold]) -> int:
+    """Count the patients with scans in both parts of a fold, in the fold where these are most."""
+    whose = {case.id: case.patient for case in raw.cases}
+    parts = [[{whose.get(c, c) for c in part} for part in (f.train, f.val)] for f in folds]
+    return max((len(train & val) for train, val in parts), default=0)
+
+
 def _same_set(raw: RawSet, file: Path) -> None:
     if file.is_file():
         there = _json(file)
@@ -241,7 +253,7 @@ def _same_set(raw: RawSet, file: Path) -> None:
 def _follow(given: Plans, file: Path) -> None:
     if file.is_file() and Plans.read(file).content != given.content:
         raise ConfigError(
-            f"{file} differs from the plans that were given: choose another folder, or remove it"
+            f"{file} differs from the plans that were asked for: choose another folder, or remove it"
         )
     for name in given.names:
         given.configuration(name)  # so that what is wrong is told now
