@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from samaritan.assembly import create_model
-from samaritan.checkpoints import convert
+from samaritan.checkpoints import convert, load_weights
 from samaritan.checkpoints.official import quirks_that_differ, save_official
 from samaritan.checkpoints.saving import save_weights
 from samaritan.models.config import (
@@ -28,6 +28,7 @@ PLAIN_3D = {"rel_pos_axes", "dense_pe_axes", "window_padding"}
         ("sammed2d_tiny", "sam_med2d", SAM_QUIRKS, {"window_padding"}),
         ("samed_tiny", "samed", SAM_QUIRKS, {"window_padding"}),
         ("sam3d_tiny", "sam", SAMMED3D_QUIRKS, PLAIN_3D),
+        ("sam3d_tiny", "sam_med3d", SAMMED3D_QUIRKS, PLAIN_3D),
         ("msam_tiny", "m_sam", SAMMED3D_QUIRKS, PLAIN_3D),
         ("neurosam3d_tiny", "neurosam3d", NEUROSAM3D_QUIRKS, {*PLAIN_3D, "mask_corner"}),
         ("neurosam3d_hiera_tiny", "neurosam3d", NEUROSAM3D_HIERA_QUIRKS,
@@ -53,6 +54,17 @@ def test_a_program_that_computes_otherwise_is_told(
     with caplog.at_level(logging.WARNING):
         save_official(model, tmp_path / "theirs.pth", layout=layout)
     assert caplog.text == ""
+
+
+def test_a_3d_model_is_written_as_sam_med3d_reads_it(tmp_path) -> None:
+    model = create_model("sam3d_tiny")
+    content = torch.load(save_official(model, tmp_path / "a.pth"), weights_only=True)
+    assert content.keys() == {"model_state_dict"}
+    bare = torch.load(save_official(model, tmp_path / "b.pth", layout="sam"), weights_only=True)
+    assert bare.keys() == content["model_state_dict"].keys() == model.state_dict().keys()
+    other = create_model("sam3d_tiny")
+    load_weights(other, tmp_path / "a.pth")
+    assert all(torch.equal(v, model.state_dict()[k]) for k, v in other.state_dict().items())
 
 
 def test_windows_that_are_whole_are_padded_by_nobody() -> None:

@@ -30,7 +30,7 @@ from samaritan.models.sam import Sam
 
 logger = logging.getLogger(__name__)
 
-Layout = Literal["sam", "samed", "samed_s", "sam_med2d", "neurosam3d", "m_sam"]
+Layout = Literal["sam", "samed", "samed_s", "sam_med2d", "sam_med3d", "neurosam3d", "m_sam"]
 
 _SYSTEMS = {"samed": "samed-lora", "samed_s": "samed-s-lora", "sam_med2d": "sam-med2d"}
 _NEUROSAM3D = {
@@ -38,6 +38,9 @@ _NEUROSAM3D = {
     "dinov2": "neurosam3d-dinov2",
     "hiera": "neurosam3d-hiera",
 }
+
+_ALSO = (("sam_med2d", "sam"), ("sam", "sam_med3d"))
+"""Layouts that may be asked for, and what they may be asked for instead of."""
 
 _NEUROSAM3D_QUIRKS = {
     "vit": NEUROSAM3D_QUIRKS,
@@ -56,9 +59,10 @@ def save_official(
     """Write weights as the published program of a system reads them, with torch.save.
 
     "sam" is a bare state dict; "samed" and "samed_s" are LoRA files, which go with the weights of a plain
-    SAM; "sam_med2d" is ``{"model": ..., "optimizer": ...}``; "neurosam3d" is a file of Lightning, and "m_sam"
-    ``{"model_state_dict": ...}``. The file appears when it is complete. Published programs compute with
-    historic mistakes; if the model does not have these, it is logged as a warning that they answer otherwise.
+    SAM; "sam_med2d" is ``{"model": ..., "optimizer": ...}``; "neurosam3d" is a file of Lightning;
+    "sam_med3d" and "m_sam" are ``{"model_state_dict": ...}``. The file appears when it is complete.
+    Published programs compute with historic mistakes; if the model does not have these, it is logged as a
+    warning that they answer otherwise.
 
     Args:
         model: plain, or adapted as that system does.
@@ -75,7 +79,7 @@ def save_official(
     """
     fitting = _layout_of(model)
     chosen = layout or fitting
-    if chosen is None or (chosen != fitting and (chosen, fitting) != ("sam_med2d", "sam")):
+    if chosen is None or (chosen != fitting and (chosen, fitting) not in _ALSO):
         there = ", ".join(sorted({f"{p.name} beside {p.target}" for p in adapters_of(model)})[:3])
         raise CheckpointError(
             f"the model cannot be written in the layout {chosen or 'of any system'}: it has "
@@ -85,7 +89,7 @@ def save_official(
     content: Any = state
     if chosen == "sam_med2d":
         content = {"model": state, "optimizer": dict(optimizer or {})}
-    elif chosen == "m_sam":
+    elif chosen in ("sam_med3d", "m_sam"):
         content = {"model_state_dict": state}
     elif chosen == "neurosam3d":
         content = {"state_dict": {f"model.{key}": value for key, value in state.items()}}
@@ -136,7 +140,7 @@ def official_state(model: Sam, layout: Layout) -> dict[str, Tensor]:
                 if key.startswith("b"):
                     own = f"{placed.target}.adapters.{placed.name}.{key}"
                     state[own] = state[own] * placed.adapter.scale
-    if layout == "sam":
+    if layout in ("sam", "sam_med3d"):
         return state
     if layout in ("neurosam3d", "m_sam"):
         system = "m-sam" if layout == "m_sam" else _NEUROSAM3D[model.config.backbone]
@@ -153,6 +157,8 @@ def _layout_of(model: Sam) -> Layout | None:
     if not placed:
         if fine:
             return "neurosam3d"
+        if model.config.ndim == 3 and model.config.backbone == "vit":
+            return "sam_med3d"
         return "sam" if model.config.backbone in ("vit", "unet") else None
     if fine or model.config.backbone != "vit":
         return None
