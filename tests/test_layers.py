@@ -23,7 +23,17 @@ LAYERS = (
     {"geometry", "resampling"},
     {"volume"},
     {"prompts"},
-    {"io", "transforms", "models", "adapt", "losses", "metrics", "simulate", "phantoms"},
+    {
+        "io",
+        "transforms",
+        "models",
+        "adapt",
+        "losses",
+        "set_losses",
+        "metrics",
+        "simulate",
+        "phantoms",
+    },
     {"assembly"},  # models with their adapters: the two know nothing of each other
     {"recipes", "data", "checkpoints", "pictures"},
     {"infer", "train", "export"},
@@ -39,8 +49,8 @@ LAYERS = (
 RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}
 
 TORCH_ROOMS = {
-    "transforms", "models", "adapt", "losses", "simulate", "assembly", "data", "checkpoints", "infer",
-    "train", "export", "environment", "evaluation",
+    "transforms", "models", "adapt", "losses", "set_losses", "simulate", "assembly", "data", "checkpoints",
+    "infer", "train", "export", "environment", "evaluation",
 }  # fmt: skip
 """Rooms that may import torch at all; the command line may inside functions."""
 

@@ -21,6 +21,7 @@ _HOMES = {
     "interactive_step": "samaritan.train.interactive",
     "iterated_judge": "samaritan.train.iterated",
     "iterated_step": "samaritan.train.iterated",
+    "mask_classes_step": "samaritan.train.mask_classes",
     "multiclass_judge": "samaritan.train.judging",
     "multiclass_step": "samaritan.train.steps",
 }
@@ -38,6 +39,7 @@ __all__ = [
     "interactive_step",
     "iterated_judge",
     "iterated_step",
+    "mask_classes_step",
     "multiclass_judge",
     "multiclass_step",
 ]
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
     from samaritan.train.keeping import Work
     from samaritan.train.loop import Seen, Trainer
     from samaritan.train.machine import Machine
+    from samaritan.train.mask_classes import mask_classes_step
     from samaritan.train.steps import Step, StepLoss, multiclass_step
 
 
