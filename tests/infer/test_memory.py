@@ -53,3 +53,34 @@ def test_a_volume_of_512_by_512_by_400_stays_below_3_gib(tmp_path: Path) -> None
     assert gib["dtype"] == "int16"
     assert gib["peak"] < 3.0  # measured: 0.7, of which 0.2 before anything is read
     assert target.exists()
+
+
+ONE_CLICK = (
+    PEAK_GIB
+    + """
+import json, sys
+import numpy as np
+from samaritan import create_model
+from samaritan.geometry import Grid
+from samaritan.infer import Predictor
+from samaritan.volume import Volume
+
+array = np.random.default_rng(0).integers(0, 900, (240, 240, 155)).astype(np.float32)
+volume = Volume(array, Grid.from_spacing(array.shape, (1, 1, 1), orientation="LPS"))
+predictor = Predictor(create_model("sammed3d_vit_b_ori"), device="cpu", precision="float32")
+before = peak_gib()
+session = predictor.session(volume, max_windows=2).click((120, 120, 77))
+labels, probability = session.mask, session.probability()
+print(json.dumps({"before": before, "peak": peak_gib(), "kept": predictor._cache.bytes}))
+"""
+)
+
+
+@pytest.mark.slow
+def test_a_click_in_a_head_with_sam_med3d_stays_below_1_5_gib() -> None:
+    command = [sys.executable, "-c", ONE_CLICK]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stderr
+    gib = json.loads(done.stdout)
+    assert gib["peak"] < 1.5  # measured: 0.9, of which 0.6 for the program and the weights
+    assert gib["kept"] <= 2 * 384 * 8**3 * 4

@@ -92,6 +92,16 @@ class TestKeeping:
         many = sessions.replace(one, max_windows=32)
         assert many.mask.array.sum() > one.mask.array.sum()
 
+    def test_a_note_on_many_objects_is_told_once(self) -> None:
+        image, _ = bright(Grid.from_spacing((96, 40, 40)), (47.0, 20.0, 20.0), (44, 12, 12))
+        session = cubes(spacing=1.0).session(image, max_windows=1)
+        for number in range(7):
+            session = session.click((47, 20, 20), object=f"n{number}")
+        (note,) = session.notes
+        assert note.startswith(
+            "n0, n1, n2, n3, n4 and 2 more: the object goes on beyond one window"
+        )
+
 
 class TestBlending:
     @pytest.mark.parametrize("low_res", [(4, 4, 4), (16, 16, 16), (5, 3, 8)])

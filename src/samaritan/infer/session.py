@@ -243,8 +243,12 @@ class Session:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a person should know about the masks."""
-        return tuple(f"{name}: {note}" for name in self.objects for note in self._state(name).notes)
+        """What a person should know about the masks, each once with the objects that it is about."""
+        about: dict[str, list[str]] = {}
+        for name in self.objects:
+            for note in self._state(name).notes:
+                about.setdefault(note, []).append(name)
+        return tuple(f"{_listed(names)}: {note}" for note, names in about.items())
 
     # -- keeping it ------------------------------------------------------------------------------
 
@@ -364,6 +368,11 @@ def _paint(
             inside &= patch.probability.astype(np.float16) > best[patch.where]
             best[patch.where][inside] = patch.probability[inside]
         array[patch.where][inside] = label
+
+
+def _listed(names: list[str], most: int = 5) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def _bytes_of(patches: list[Patch]) -> int:
