@@ -149,6 +149,24 @@ class TestGrowth:
         mask = cubes(spacing=1.0).session(image).click((47, 20, 20)).mask
         assert dice(mask.array == 1, truth) > 0.99
 
+    @pytest.mark.parametrize("degrees", [0, 20])
+    @pytest.mark.parametrize("code", ["RAS", "LPI", "SRA", "AIR"])
+    def test_an_object_over_many_windows_loses_only_what_resampling_costs(
+        self, code: str, degrees: float
+    ) -> None:
+        made = oblique(Grid.from_spacing((70, 60, 24), (1.0, 1.3, 3.1)), degrees)
+        grid = made.reorient(code)
+        centre = tuple(made.index_to_mm((35, 30, 12)).tolist())
+        image, truth = bright(grid, centre, (32, 34, 30))
+        predictor = cubes(spacing=1.5)
+        mask = predictor.session(image).click(centre, mm=True).mask
+        assert predictor.model.encoded > 4
+        assert mask.grid == grid
+        lattice = predictor.preprocess.lattice(grid)  # type: ignore[attr-defined]
+        there = Volume(truth.astype(np.float32), grid).to_grid(lattice)
+        back = there.with_array((there.array > 0.5).astype(np.float32)).to_grid(grid)
+        assert dice(mask.array == 1, truth) > dice(back.array > 0.5, truth) - 0.003
+
     def test_windows_stop_at_their_limit_and_say_so(self) -> None:
         grid = Grid.from_spacing((96, 40, 40), (1, 1, 1))
         image, _ = bright(grid, (47.0, 20.0, 20.0), (44, 12, 12))
