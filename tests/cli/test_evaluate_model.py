@@ -9,6 +9,7 @@ import pytest
 import torch
 from cli.run import samaritan
 from evaluation.pictures_of import disc, write_set
+from train.volume_toys import folder
 
 from samaritan.assembly import create_model
 from samaritan.checkpoints import save_weights
@@ -92,6 +93,34 @@ def test_a_table_is_printed(capsys, models, data, tmp_path) -> None:
         assert words in done.out
     for title in ("Dice", "surface Dice", "HD95 (px)", "Median time"):
         assert title in done.out
+
+
+def test_volumes_get_curves_by_structure(capsys, tmp_path) -> None:
+    torch.manual_seed(0)
+    save_weights(create_model("sam3d_tiny"), tmp_path / "tiny.safetensors")
+    data = folder(tmp_path, count=2)
+    options = ("-m", tmp_path / "tiny.safetensors", "-d", data, "-o", tmp_path / "out")
+    done = samaritan(
+        capsys, "evaluate", *options, "--clicks", 3, "--ceiling", "--pictures", 1, "--limit", 1
+    )
+    assert done.code == 0, done.err
+    text = " ".join(done.out.split())
+    for words in ("ball", "bar", "HD95 (mm)", "surface Dice", "ceiling", "once all is encoded"):
+        assert words in text
+    keys = {
+        (s["key"]["prompt"], s["key"]["clicks"], s["name"])
+        for s in json.loads((tmp_path / "out" / "report.json").read_text("utf-8"))["labels"]
+    }
+    for name in ("ball", "bar"):
+        assert {("clicks", n, name) for n in (1, 2, 3)} < keys
+        assert {("box", None, name), ("ceiling", None, name)} < keys
+    assert not any(prompt == "points" for prompt, _, _ in keys)
+    page = (tmp_path / "out" / "report.html").read_text("utf-8")
+    assert "Scores against clicks" in page
+    assert "<figure>" in page
+    lines = (tmp_path / "out" / "summary.csv").read_text("utf-8").splitlines()
+    assert not lines[0].startswith("protocol")
+    assert any("ceiling of one window" in line for line in lines)
 
 
 def test_models_without_prompts_label_the_images(capsys, models, data, tmp_path) -> None:

@@ -4,24 +4,27 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from evaluation.pictures_of import Nothing, disc, seer, three_discs, write_set
+from evaluation.volumes_of import solid, write_case
 from infer.oracle import BrightnessOracle
 
 from samaritan import simulate
 from samaritan.data import load_manifest
 from samaritan.errors import ConfigError
+from samaritan.evaluation import trials
 from samaritan.evaluation.asking import answers
 from samaritan.evaluation.prompting import correction, ellipse, points_for
 from samaritan.evaluation.targets import Target, read_subject
 from samaritan.evaluation.trial import Trial, parse_counts, parse_prompts
-from samaritan.evaluation.trials import try_model
+from samaritan.evaluation.trials import suited, try_model
 from samaritan.geometry import Grid
-from samaritan.infer import Predictor
+from samaritan.infer import Predictor, Session
 from samaritan.io import write
 from samaritan.metrics import dice, get_protocol
 from samaritan.transforms import WindowPreprocess
@@ -53,6 +56,10 @@ class Double:
 
     def quality(self):
         return 0.5
+
+    @property
+    def notes(self):
+        return ()
 
     @property
     def mask(self):
@@ -226,6 +233,60 @@ def test_3d_models_are_asked_in_3d_and_measured_in_mm(tmp_path) -> None:
     assert len(asked) == 1 + 1 + 4 + 5
     assert min(row.values["dice"] for row in asked) > 0.95
     assert max(row.values["hd95_mm"] for row in asked) <= 1.5
+
+
+def test_objects_beyond_one_window_are_asked_and_measured_whole(tmp_path) -> None:
+    labels = np.zeros((60, 20, 20), np.uint8)
+    labels[4:56, 6:14, 6:14] = 1
+    folder = write_case(tmp_path, LabelMap(labels, Grid.from_spacing(labels.shape)))
+    trial = Trial(prompts=("box", "clicks"), clicks=1)
+    whole = try_model(solid(16, 1.0), load_manifest(folder), trial, OURS)
+    assert not whole.notes
+    assert [row.values["dice"] for row in whole.rows] == [1.0, 1.0]
+    encoding = [row.values["encoding_seconds"] for row in whole.rows]
+    assert all(
+        0 < spent < row.values["seconds"] for spent, row in zip(encoding, whole.rows, strict=True)
+    )
+
+
+def test_answers_that_were_stopped_are_told(tmp_path, monkeypatch) -> None:
+    labels = np.zeros((60, 20, 20), np.uint8)
+    labels[4:56, 6:14, 6:14] = 1
+    folder = write_case(tmp_path, LabelMap(labels, Grid.from_spacing(labels.shape)))
+    monkeypatch.setattr(trials, "Session", partial(Session, max_windows=2))
+    found = try_model(
+        solid(16, 1.0), load_manifest(folder), Trial(prompts=("clicks",), clicks=2), OURS
+    )
+    assert found.rows[0].values["dice"] < 0.7
+    assert len(found.notes) == 1
+    assert found.notes[0].startswith("2 answers: the object")
+    assert "2 windows" in found.notes[0]
+
+
+def test_a_trial_suits_the_model() -> None:
+    both = suited(Trial(), solid())
+    assert both.prompts == ("box", "clicks")
+    blind = solid()
+    blind.model.config.num_point_embeddings = 2
+    assert suited(Trial(), blind).prompts == ("clicks",)
+    assert suited(Trial(), seer()).prompts == Trial().prompts
+
+
+def test_one_channel_is_shown(tmp_path) -> None:
+    labels = np.zeros((20, 20, 20), np.uint8)
+    labels[6:14, 6:14, 6:14] = 1
+    grid = Grid.from_spacing(labels.shape, (1.5,) * 3)
+    folder = write_case(tmp_path, LabelMap(labels, grid))
+    both = np.stack([np.zeros(labels.shape), 200 * labels], axis=-1).astype(np.float32)
+    write(Volume(both, grid), folder / "images" / "a.nii.gz")
+    trial = Trial(prompts=("clicks",), clicks=1)
+    manifest = load_manifest(folder)
+    several = try_model(solid(), manifest, trial, OURS)
+    assert "has 2 channels" in several.problems["a"]
+    (row,) = try_model(solid(), manifest, replace(trial, channel=1), OURS).rows
+    assert row.values["dice"] == 1.0
+    missing = try_model(solid(), manifest, replace(trial, channel="T1c"), OURS)
+    assert "no channel 'T1c'" in missing.problems["a"]
 
 
 def test_models_without_boxes_say_so(tmp_path) -> None:

@@ -38,6 +38,10 @@ class Asked(Protocol):
     def mask(self) -> Any:
         """Give the answer as a label map."""
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Tell what a person should know about the answer."""
+
 
 @dataclass(frozen=True, eq=False)
 class Answer:
@@ -54,6 +58,7 @@ class Answer:
         box: what was drawn.
         points: what was pointed at.
         scores: what a published test counts itself, beside what the protocol measures.
+        notes: what a reader should know about it.
     """
 
     prompt: str
@@ -66,6 +71,7 @@ class Answer:
     box: tuple[Index, Index] | None = None
     points: tuple[Clicked, ...] = ()
     scores: Mapping[str, float] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 def answers(session: Asked, target: Target, shape: Index, trial: Trial) -> Iterator[Answer]:
@@ -123,4 +129,4 @@ def _answer(session: Asked, prompt: str, clicks: int | None, **given: Any) -> An
     start = time.perf_counter()
     mask: Mask = np.asarray(session.mask.array) != 0
     seconds = time.perf_counter() - start
-    return Answer(prompt, clicks, mask, session.quality(), seconds, **given)
+    return Answer(prompt, clicks, mask, session.quality(), seconds, notes=session.notes, **given)

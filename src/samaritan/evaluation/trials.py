@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -76,6 +77,7 @@ def try_model(
     ask = asking or ask_by_session
     rows: list[Row] = []
     problems: dict[str, str] = {}
+    told: Counter[str] = Counter()
     without = 0
     for done, case in enumerate(manifest):
         if progress is not None:
@@ -84,15 +86,18 @@ def try_model(
             subject = read_subject(manifest, case, trial)
             without += not subject.targets
             group, patient = group_name(case, group_by), patient_name(case)
-            found = [
-                replace(measured(subject, target, answer, protocol), group=group, patient=patient)
-                for target, answer in ask(predictor, manifest, subject, trial)
-            ]
+            found, said = [], []
+            for target, answer in ask(predictor, manifest, subject, trial):
+                row = measured(subject, target, answer, protocol)
+                found.append(replace(row, group=group, patient=patient))
+                said += [note.partition(": ")[2] or note for note in answer.notes]
         except (SamaritanError, MemoryError, RuntimeError) as error:
             problems[case.id] = why(error)
         else:
             rows += found
+            told.update(said)
     notes = [f"{without} of {len(manifest)} cases hold no object to ask for."] if without else []
+    notes += [f"{count} answers: {note}." for note, count in told.items()]
     return Tried(tuple(rows), problems, tuple(notes), trial)
 
 
