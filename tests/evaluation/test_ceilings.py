@@ -20,7 +20,7 @@ from samaritan.geometry import Grid
 from samaritan.infer import Predictor
 from samaritan.io import read_labels
 from samaritan.metrics import dice, get_protocol
-from samaritan.transforms import SlicePreprocess
+from samaritan.transforms import CubePreprocess, SlicePreprocess
 from samaritan.volume import LabelMap, Volume
 
 OURS = get_protocol()
@@ -70,6 +70,17 @@ def test_models_of_pictures_have_a_ceiling_too() -> None:
     found = ceilings(Predictor(model, chain, device="cpu"), Volume(disc, Grid.pixels(disc.shape)))
     assert list(found) == [CEILING]
     assert dice(found[CEILING], disc) > 0.97
+
+
+def test_models_that_look_at_cubes_have_a_ceiling_too() -> None:
+    mask = ball((48, 50, 52), (20, 22, 30), 12)
+    grid = Grid.from_spacing(mask.shape, (1.0, 1.0, 1.5))
+    model = BrightnessOracle((32,) * 3)
+    model.config.low_res_size = (16,) * 3
+    cubes = Predictor(model, CubePreprocess(size=(32,) * 3), device="cpu")
+    found = ceilings(cubes, Volume(mask, grid))
+    assert list(found) == [CEILING]
+    assert dice(found[CEILING], mask) > 0.95
 
 
 def test_ceilings_stand_beside_the_answers(tmp_path) -> None:

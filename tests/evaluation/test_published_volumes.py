@@ -32,9 +32,10 @@ from samaritan.evaluation.trial import Trial
 from samaritan.evaluation.trials import try_model
 from samaritan.evaluation.ways import protocol_named, way_of
 from samaritan.geometry import Grid
+from samaritan.infer import Predictor
 from samaritan.io import read_labels
 from samaritan.metrics import dice
-from samaritan.transforms import WindowPreprocess
+from samaritan.transforms import CubePreprocess, WindowPreprocess
 from samaritan.volume import LabelMap, Volume
 
 
@@ -268,8 +269,11 @@ def test_what_a_published_test_does_not_have_is_refused(tmp_path) -> None:
         assert test.caution in test.protocol.explanation
         with pytest.raises(ConfigError, match="has clicks alone: leave out --prompts"):
             way_of(test.protocol, volumes, Trial(), clicks=None, chosen=True)
-        with pytest.raises(ConfigError, match="is for volumes, and 'oracle' is a 2D model"):
+        with pytest.raises(ConfigError, match="windows of volumes, and 'oracle' is a 2D model"):
             way_of(test.protocol, seer(), Trial(), clicks=None, chosen=False)
+        cubes = Predictor(BrightnessOracle((8,) * 3), CubePreprocess(size=(8,) * 3), device="cpu")
+        with pytest.raises(ConfigError, match="looks at cubes of any size"):
+            way_of(test.protocol, cubes, Trial(), clicks=None, chosen=False)
     with pytest.raises(ConfigError, match=r"'nobody' is not known: use one of .*neurosam3d"):
         protocol_named("nobody")
     with pytest.raises(ConfigError, match="fixes its own measures"):

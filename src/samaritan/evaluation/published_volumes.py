@@ -107,15 +107,16 @@ class Published:
         return replace(trial, prompts=("clicks",), clicks=clicks or self.clicks)
 
     def check(self, predictor: Predictor) -> WindowPreprocess:
-        """The chain of a model for volumes.
+        """The chain of a model that sees windows of one spacing.
 
         Raises:
-            ConfigError: if it is not one.
+            ConfigError: if it is for pictures, or sees windows of any size.
         """
-        if not isinstance(predictor.preprocess, WindowPreprocess):
-            name = predictor.model.config.name
-            raise ConfigError(f"protocol {self.name!r} is for volumes, and {name!r} is a 2D model")
-        return predictor.preprocess
+        if isinstance(predictor.preprocess, WindowPreprocess):
+            return predictor.preprocess
+        name, flat = predictor.model.config.name, predictor.preprocess.n_axes == 2
+        what = "is a 2D model" if flat else "looks at cubes of any size: use protocol 'samaritan'"
+        raise ConfigError(f"protocol {self.name!r} is for windows of volumes, and {name!r} {what}")
 
     @property
     def asking(self) -> Asking:
