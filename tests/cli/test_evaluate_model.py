@@ -157,6 +157,9 @@ def test_a_bad_case_is_told_and_the_others_are_reported(capsys, models, data, tm
     [
         ((), 2, "say what to measure: two folders"),
         (("DATA",), 2, "say what to measure: two folders"),
+        (("DATA", "DATA", "--protocol", "m_sam"), 2, "--protocol m_sam asks a model"),
+        (("-m", "MODEL", "-d", "DATA", "--protocol", "x"), 1, "cvpr25, sam_med3d_2024, neurosam3d"),
+        (("-m", "MODEL", "-d", "DATA", "--protocol", "m_sam"), 1, "is a 2D model"),
         (("-m", "MODEL"), 2, "--data is missing"),
         (("-d", "DATA"), 2, "--model is missing"),
         (("DATA", "DATA", "-m", "MODEL", "-d", "DATA"), 2, "not two folders as well"),

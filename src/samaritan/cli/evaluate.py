@@ -20,6 +20,8 @@ _OUTPUT = "Results"
 _TRIED = "A model"
 _PROMPTS = "What a model is asked"
 
+_ASKING = ("sam_med3d_2024", "neurosam3d", "m_sam")
+
 
 def evaluate(
     output: Annotated[
@@ -177,6 +179,8 @@ def evaluate(
         "--labels": labels, "--binary": binary, "--images": images, "--groups": groups,
         "--resample": resample, "--workers": workers > 1,
     }  # fmt: skip
+    if protocol in _ASKING and model is None:
+        raise typer.BadParameter(f"--protocol {protocol} asks a model: give --model and --data")
     if asked.checked(predictions, references, [name for name, value in given.items() if value]):
         evaluate_model(asked, output, protocol, tolerance, pictures, as_json)
         return
