@@ -12,7 +12,7 @@ from samaritan.geometry import Grid
 from samaritan.infer import session as sessions
 from samaritan.infer.blending import blend_within, box_of, reach
 from samaritan.infer.frames import FrameState
-from samaritan.volume import Volume
+from samaritan.volume import LabelMap, Volume
 
 
 def spots(shape: tuple[int, ...], centres: list[tuple[int, ...]]) -> Volume:
@@ -85,6 +85,17 @@ class TestKeeping:
         assert len(predictor.model.prompts) == 3  # type: ignore[arg-type]
         assert len(session._kept.states) == 2
         assert len(session._kept.patches) == 0
+
+    def test_masks_to_start_from_count_as_what_is_kept(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(sessions, "KEPT_BYTES", 3 * 32**3)
+        labels = np.arange(32**3, dtype=np.uint8).reshape(32, 32, 32) % 8
+        grid = Grid.from_spacing(labels.shape, (1, 1, 1))
+        session = cubes(spacing=1.0).session(Volume(labels.astype(np.int16), grid))
+        session = session.start_from(LabelMap(labels, grid))
+        assert np.array_equal(session.mask.array, labels)
+        assert len(session._kept.states) == 3
 
     def test_the_number_of_windows_belongs_to_what_is_kept(self) -> None:
         image, _ = bright(Grid.from_spacing((96, 40, 40)), (47.0, 20.0, 20.0), (44, 12, 12))

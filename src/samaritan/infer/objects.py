@@ -31,10 +31,11 @@ class ObjectState:
 
     @property
     def n_bytes(self) -> int:
-        """Memory of the masks that were predicted."""
+        """Memory of the masks that were predicted, and of the one that it started from."""
         frames = (*self.frames.values(), *self.grown.values())
         held = [tensor for frame in frames for tensor in (frame.logits, frame.features)]
-        return sum(t.numel() * t.element_size() for t in held if t is not None)
+        drawn = 0 if self.base is None else self.base.nbytes
+        return drawn + sum(t.numel() * t.element_size() for t in held if t is not None)
 
 
 @dataclass(frozen=True, eq=False)
