@@ -236,11 +236,16 @@ def test_random_weights_are_called_what_they_are(
 
 
 @pytest.mark.skipif(
-    cached("samaritan_2d") is None, reason="the weights of samaritan_2d are not in this checkout"
+    not (cached("samaritan_2d") and cached("samaritan_3d")),
+    reason="the weights that ship are not in this checkout",
 )
 @pytest.mark.parametrize(
-    ("image", "prompt", "volume"),
-    [("picture.png", "10,10,30,45", False), ("scan.nii.gz", "5,5,9,20,20,11", True)],
+    ("image", "prompt", "options", "model"),
+    [
+        ("picture.png", "10,10,30,45", (), "samaritan_2d"),
+        ("scan.nii.gz", "5,5,9,20,20,11", (), "samaritan_3d"),
+        ("scan.nii.gz", "5,5,9,20,20,11", ("--axis", "2"), "samaritan_2d"),
+    ],
 )
 def test_without_a_model_the_one_that_ships_is_taken_and_told(
     folder: Path,
@@ -248,16 +253,18 @@ def test_without_a_model_the_one_that_ships_is_taken_and_told(
     capsys: pytest.CaptureFixture[str],
     image: str,
     prompt: str,
-    volume: bool,
+    options: tuple[str, ...],
+    model: str,
 ) -> None:
     out = tmp_path / f"mask{''.join(Path(image).suffixes)}"
-    done = samaritan(capsys, "segment", folder / image, "-o", out, "-b", prompt)
+    done = samaritan(capsys, "segment", folder / image, "-o", out, "-b", prompt, *options)
     assert done.code in (0, 3), done.err
-    assert "model: samaritan_2d, which comes with the package" in done.err
-    assert ("--model sammed3d_turbo" in done.err) == volume
-    assert "samaritan_2d" not in done.out
-    found = np.flatnonzero(read_labels(out).array.any(axis=(0, 1)))
-    assert set(found) <= ({9, 10} if volume else {0})
+    assert f"model: {model}, which comes with the package" in done.err
+    assert ("single slices" in done.err) == bool(options)
+    assert "samaritan_" not in done.out
+    if options:
+        found = np.flatnonzero(read_labels(out).array.any(axis=(0, 1)))
+        assert set(found) <= {9, 10}
 
 
 def test_a_named_model_is_not_talked_about(

@@ -127,6 +127,18 @@ _PUBLISHED = (
         note="comes with this package; answers points, boxes and masks on pictures and slices",
         shipped=True,
     ),
+    Published(
+        name="samaritan_3d",
+        system="Samaritan",
+        model="samaritan_3d",
+        file="samaritan_3d.safetensors",
+        url=None,
+        page="docs/samaritan_3d.md",
+        licence="Apache-2.0",
+        size=14_400_000,
+        note="comes with this package; answers points, boxes and masks in volumes",
+        shipped=True,
+    ),
     _sam(
         "b",
         "sam_vit_b_01ec64.pth",

@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from samaritan.infer import Predictor, Session
     from samaritan.volume import LabelMap, Volume
 
-SHIPPED = "samaritan_2d"
+SHIPPED = {2: "samaritan_2d", 3: "samaritan_3d"}
+"""What is taken where no model is named: for pictures and slices, and for volumes."""
 """The model that comes with the package, for whoever names none."""
 
 EMPTY_MASK = 3
@@ -50,8 +51,8 @@ def segment(
         typer.Option(
             "--model",
             "-m",
-            help="A weight file, a run folder, or a name from `models list`; else samaritan_2d, which comes "
-            "with the package.",
+            help="A weight file, a run folder, or a name from `models list`; else what comes with the "
+            "package: samaritan_2d for pictures and slices, samaritan_3d for volumes.",
             rich_help_panel=MODEL,
         ),
     ] = None,
@@ -145,9 +146,9 @@ def segment(
         source = image if output.suffix.lower() == ".dcm" else None
         check_writable(output, volume.grid, source=source)
         if model is None:
-            _tell_default(volume)
+            model = _default(volume, slices=everything or axis is not None)
         report("loading the model", 0, 0)
-        predictor = _predictor(model or SHIPPED, random_weights, device, precision, report)
+        predictor = _predictor(model, random_weights, device, precision, report)
         cut_intensities(predictor, pair)
         predictor.progress = report
         if random_weights:
@@ -176,17 +177,16 @@ def segment(
         raise typer.Exit(EMPTY_MASK)
 
 
-def _tell_default(volume: Volume) -> None:
-    """Say which model is taken where none was named, and of volumes that there is a better way."""
+def _default(volume: Volume, *, slices: bool) -> str:
+    """Choose a model where none was named, and say which."""
     from samaritan.cli.console import errors
 
-    text = f"model: {SHIPPED}, which comes with the package (--model for others)"
-    if not volume.is_flat:
-        text += (
-            "; it looks at single slices: those that hold a prompt. A model for volumes: "
-            "--model sammed3d_turbo"
-        )
+    model = SHIPPED[2 if slices or volume.is_flat else 3]
+    text = f"model: {model}, which comes with the package (--model for others)"
+    if model == SHIPPED[2] and not volume.is_flat:
+        text += "; it looks at single slices: those that hold a prompt"
     errors.print(text, highlight=False, soft_wrap=True)
+    return model
 
 
 def _predictor(

@@ -12,7 +12,7 @@ from samaritan.checkpoints import Header, load_model
 from samaritan.errors import ConfigError, PromptError
 from samaritan.infer.engine import Engine, OpenImage, Precision
 from samaritan.infer.session import Session
-from samaritan.transforms import Preprocess, SlicePreprocess
+from samaritan.transforms import CubePreprocess, Preprocess, SlicePreprocess
 from samaritan.transforms.preprocess import slice_axis
 from samaritan.volume import Volume
 
@@ -96,6 +96,8 @@ class Predictor(Engine):
                 f"the image has {volume.n_channels} channels ({', '.join(volume.channels)}) and 3D models "
                 "take one: pick one with volume.channel(name), or --channel on the command line"
             )
+        if isinstance(self.preprocess, CubePreprocess) and window is not None:
+            return OpenImage(volume, self, chosen, dict(zip(("low", "high"), window, strict=True)))
         if isinstance(self.preprocess, SlicePreprocess):
             _check_channels(volume, self.preprocess.channels)
             if window is None and volume.dtype == np.uint8 and volume.is_flat:
@@ -120,7 +122,8 @@ class Predictor(Engine):
             volume: a picture, a slice or a volume.
             axis: array axis that a 2D model's slices are taken across; None: that of the thickest voxels.
             max_windows: how many windows of a 3D model an object may grow over.
-            window: stored intensities that become black and white for a 2D model; None: as `open` tells.
+            window: stored intensities that become black and white for a 2D model or a small 3D one; None: as
+                `open` tells.
         """
         return Session(self.open(volume, axis=axis, window=window), max_windows=max_windows)
 

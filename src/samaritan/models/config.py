@@ -325,7 +325,7 @@ _CONFIGS = {
         _sammed3d("sammed3d_vit_l", 256, 1024, 24, 16, _L),
         _sammed3d("sammed3d_vit_h", 256, 1280, 32, 16, _H),
         _unet("samaritan_2d", 2, 96, 24, (48, 96, 160, 256)),
-        _unet("samaritan_3d", 3, 96, 24, (48, 88, 144, 200)),
+        _unet("samaritan_3d", 3, 64, 24, (48, 88, 144, 200)),
         _unet("unet_tiny", 2, 64, 8, (16, 24)),
         _unet("unet3d_tiny", 3, 32, 8, (16, 24)),
         SamConfig(  # windows fill the grid exactly: 4 x 4 windows of 8 x 8 tokens

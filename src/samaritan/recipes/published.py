@@ -160,7 +160,7 @@ SAMARITAN_3D = Recipe(
         min_size=20,
         augment="heavy",
         chain="focus",
-        per_epoch=3200,
+        per_epoch=6560,
         weights={
             "hippocampus": 4,
             "totalsegmentator": 2,
@@ -177,12 +177,12 @@ SAMARITAN_3D = Recipe(
         each="object", rounds=2, points=(1, 1, 2), multimask=False, mask_values="logits"
     ),
     loss=Loss(cross_entropy=1, dice=1, focal=0, iou=1),
-    optim=Optim(name="adamw", lr=1e-3, weight_decay=0.05),
-    schedule=Schedule(kind="cosine", warmup=20, floor=0.01),
-    run=Run(epochs=10, clip_norm=1.0, ema=0.998, log_every=25),
-    validation=Validation(every=5, clicks=5, batches=12),
+    optim=Optim(name="adamw", lr=2e-3, weight_decay=0.05),
+    schedule=Schedule(kind="cosine", warmup=60, floor=0.1),
+    run=Run(epochs=8, clip_norm=1.0, ema=0.995),
+    validation=Validation(every=4, clicks=5, batches=3),
 )
-"""The compact model for volumes that ships, its last stage: see scripts/train_samaritan_3d."""
+"""The compact model for volumes that ships: see scripts/train_samaritan_3d."""
 
 SAM_MED3D = Recipe(
     name="sam_med3d",

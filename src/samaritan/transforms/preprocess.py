@@ -43,8 +43,8 @@ class Prompting:
     mask_values: Literal["logits", "probabilities"] = "logits"
     """What a mask prompt holds."""
     refine: Literal["mask", "prompts"] = "mask"
-    """Show the present mask alone when it is to be redrawn, or the prompts with it: where training never showed
-    a mask alone (M-SAM)."""
+    """Show the present mask alone when it is to be redrawn, or the prompts with it: where training never
+    showed a mask alone (M-SAM)."""
     feedback: bool = False
     """Give the decoder the image as the last answer joined it with the mask (M-SAM's paper, not its code)."""
 
