@@ -21,7 +21,7 @@ from torch import Tensor
 from samaritan.errors import ConfigError, PromptError
 from samaritan.geometry import FloatArray, Grid
 from samaritan.infer.cache import ByteCache
-from samaritan.models import ClassSam, Sam
+from samaritan.models import ClassSam, MaskSam, Sam
 from samaritan.models.config import SamConfig
 from samaritan.transforms import Preprocess, default_preprocess, neurosam3d_windows
 from samaritan.volume import Volume
@@ -116,11 +116,13 @@ class Engine:
         Raises:
             PromptError: if the model takes no prompts.
         """
-        if isinstance(self.model, ClassSam):
+        if isinstance(self.model, ClassSam | MaskSam):
             config = self.model.config
+            own = config.mask_classes
+            count = config.num_mask_tokens if own is None else own.num_classes
             raise PromptError(
                 f"model {config.name!r} takes no clicks, boxes or masks: it labels the whole image with "
-                f"{config.num_mask_tokens - 1} classes at once. Call model(images), or use a model with "
+                f"{count - 1} classes at once. Call model(images), or use a model with "
                 f"prompts such as 'sam_vit_b' or 'sammed2d_vit_b'"
             )
 
