@@ -104,7 +104,7 @@ def make_plans(
         "original_median_shape_after_transp": [
             round(n) for n in _median(fingerprint.shapes, forward)
         ],
-        "image_reader_writer": _READERS.get(raw.file_ending, "SimpleITKIO"),
+        "image_reader_writer": _reader(raw),
         "transpose_forward": forward,
         "transpose_backward": [forward.index(a) for a in range(3)],
         "configurations": configurations,
@@ -115,6 +115,12 @@ def make_plans(
         },
     }
     return Plans.of(content, "the plans that were made")
+
+
+def _reader(raw: RawSet) -> str:
+    """Name what nnU-Net would read the files with."""
+    asked = raw.content.get("overwrite_image_reader_writer", "None")
+    return _READERS.get(raw.file_ending, "SimpleITKIO") if asked == "None" else str(asked)
 
 
 def target_spacing(fingerprint: Fingerprint) -> Vector:

@@ -154,7 +154,7 @@ def decide(logits: Float[Tensor, "heads k j i"], labels: LabelSet) -> Tensor:
         return values[logits.argmax(dim=0)]
     found = torch.zeros(logits.shape[1:], dtype=torch.int64)
     for head, value in enumerate(labels.region_order):
-        found[logits[head] > 0] = value  # a probability above one half
+        found[logits[head].sigmoid() > 0.5] = value
     return found
 
 
