@@ -163,7 +163,7 @@ def test_a_chain_survives_json(chain: Preprocess) -> None:
 @pytest.mark.parametrize(
     ("values", "text"),
     [
-        ({"kind": "cubes"}, "not known"),
+        ({"kind": "spheres"}, "not known"),
         ({"kind": "slices", "rows": 3}, "does not take"),
         ({"kind": "slices", "prompting": {"clicks": "some"}}, "prompting.clicks"),
     ],
