@@ -1,7 +1,7 @@
 """The way back: what a network says of a preprocessed case, on the grid of its file.
 
 Logits are resampled to the cropped image, the crop is put back, and axes return to their order, as nnU-Net
-does. Linear resampling is one matrix for each axis, so it needs no more of the logits than the slices around
+does. Linear resampling goes axis by axis, so it needs no more of the logits than the slices around
 those that it makes: whoever predicts may hand over slices as they are finished, and no array of all classes
 of a whole volume is ever made.
 """
@@ -95,11 +95,9 @@ class WayBack:
         Raises:
             ConfigError: if slices are missing, or the plans resample otherwise than linearly.
         """
-        across, rows, columns = self._matrices()
+        across, rows, columns = self._lines()
         waiting: dict[int, Tensor] = {}
-        done, seen = 0, 0
-        last_needed = [int(torch.nonzero(line)[-1]) for line in across]
-        first_needed = [int(torch.nonzero(line)[0]) for line in across]
+        done, seen, total = 0, 0, len(across.below)
         for first, logits in slabs:
             if first != seen or logits.shape[0] != self.labels.heads:
                 raise ConfigError(
@@ -108,19 +106,19 @@ class WayBack:
                 )
             seen += logits.shape[1]
             for offset in range(logits.shape[1]):
-                waiting[first + offset] = rows @ logits[:, offset].float().cpu() @ columns.T
-            while done < len(across) and last_needed[done] < seen:
-                low, high = first_needed[done], last_needed[done]
-                mixed = sum(across[done, z] * waiting[z] for z in range(low, high + 1))
-                assert isinstance(mixed, Tensor)
-                yield done, mixed[:, None]
+                plane = logits[:, offset].float().cpu()
+                waiting[first + offset] = columns.along(rows.along(plane, 1), 2)
+            while done < total and across.above[done] < seen:
+                one, two = waiting[int(across.below[done])], waiting[int(across.above[done])]
+                share = float(across.share[done])
+                yield done, (torch.lerp(one, two, share) if share else one)[:, None]
                 done += 1
-                keep = first_needed[done] if done < len(across) else seen
+                keep = int(across.below[done]) if done < total else seen
                 waiting = {z: plane for z, plane in waiting.items() if z >= keep}
-        if seen != self.shape[0] or done < len(across):
+        if seen != self.shape[0] or done < total:
             raise ConfigError(f"logits of {seen} slices were given; expected {self.shape[0]}")
 
-    def _matrices(self) -> tuple[Tensor, Tensor, Tensor]:
+    def _lines(self) -> tuple[_Line, _Line, _Line]:
         how: Resampling = self.configuration.resampling["probabilities"]
         if how.order not in (0, 1) or how.order_z not in (0, 1) or how.labels:
             raise ConfigError(
@@ -129,12 +127,11 @@ class WayBack:
             )
         own = self.properties.transposed_spacing(self.plans)
         thick = thick_axis(self.configuration.spacing_for(own), own, how.separate)
-        matrices = []
-        for axis, (count, new) in enumerate(
-            zip(self.shape, self.properties.shape_after_cropping, strict=True)
-        ):
-            matrices.append(_matrix(count, new, how.order_z if axis == thick else how.order))
-        across, rows, columns = matrices
+        sizes = zip(self.shape, self.properties.shape_after_cropping, strict=True)
+        across, rows, columns = (
+            _Line.of(count, new, how.order_z if axis == thick else how.order)
+            for axis, (count, new) in enumerate(sizes)
+        )
         return across, rows, columns
 
     def _uncropped(self, cropped: Array) -> Array:
@@ -170,15 +167,34 @@ def slabs_of(logits: Float[Tensor, "heads k j i"] | Array, size: int = 8) -> Ite
         yield start, whole[:, start : start + size]
 
 
-def _matrix(count: int, new: int, order: int) -> Float[Tensor, "new count"]:
-    """Weights of `count` voxels for each of `new` over the same length; the edge goes on outside."""
-    weights = torch.zeros(new, count, dtype=torch.float64)
-    if order == 0:
-        weights[torch.arange(new), torch.from_numpy(nearest_index(count, new))] = 1
-        return weights.float()
-    at = (count / new * (torch.arange(new, dtype=torch.float64) + 0.5) - 0.5).clamp(0, count - 1)
-    below = at.floor().long()
-    share = at - below
-    weights.scatter_add_(1, below[:, None], 1 - share[:, None])
-    weights.scatter_add_(1, (below + 1).clamp(max=count - 1)[:, None], share[:, None])
-    return weights.float()
+@dataclass(frozen=True, eq=False)
+class _Line:
+    """Linear interpolation along one axis: for each new voxel two old ones, and the share of the second."""
+
+    below: Tensor
+    above: Tensor
+    share: Tensor
+    same: bool
+
+    @classmethod
+    def of(cls, count: int, new: int, order: int) -> _Line:
+        """From `count` voxels to `new` over the same length; the edge goes on outside."""
+        if order == 0:
+            nearest = torch.from_numpy(nearest_index(count, new))
+            return cls(nearest, nearest, torch.zeros(new), count == new)
+        at = count / new * (torch.arange(new, dtype=torch.float64) + 0.5) - 0.5
+        at = at.clamp(0, count - 1)
+        below = at.floor().long()
+        share = (at - below).float()
+        above = torch.where(share > 0, below + 1, below)
+        return cls(below, above, share, count == new)
+
+    def along(self, array: Tensor, dim: int) -> Tensor:
+        """Interpolate an array along one of its axes."""
+        if self.same:
+            return array
+        one = array.index_select(dim, self.below)
+        if not self.share.any():
+            return one
+        shape = [-1 if d == dim else 1 for d in range(array.ndim)]
+        return torch.lerp(one, array.index_select(dim, self.above), self.share.reshape(shape))
