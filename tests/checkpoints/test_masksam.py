@@ -8,11 +8,18 @@ from dataclasses import replace
 import pytest
 import torch
 
+from samaritan.adapt.inject import describe, insert_all
 from samaritan.assembly import create_model
-from samaritan.checkpoints import load_model, load_weights, read_header, save_weights
+from samaritan.checkpoints import (
+    load_model,
+    load_weights,
+    read_header,
+    save_official,
+    save_weights,
+)
 from samaritan.checkpoints.adapted import guess_blueprint
 from samaritan.checkpoints.fitting import fit
-from samaritan.checkpoints.masksam import creating, our_name, our_state
+from samaritan.checkpoints.masksam import creating, our_name, our_state, their_names
 from samaritan.checkpoints.sources import find_source
 from samaritan.errors import CheckpointError
 from samaritan.models import Quirks
@@ -149,6 +156,43 @@ def test_copies_that_differ_are_refused():
     state["first_conv.0.convs.0.all_modules.0.weight"] = conv + 1
     with pytest.raises(CheckpointError, match=r"'stem\.0\.0\.weight' under several names"):
         our_state(state)
+
+
+@pytest.mark.parametrize(("file", "name", "options"), GOLDEN)
+def test_official_names_are_written_with_all_copies(file, name, options, official, parity_dir):
+    with torch.device("meta"):
+        model = create_model(name, compat="reference", **options)
+    names = their_names(model.state_dict(), model.own)
+    assert {theirs for each in names.values() for theirs in each} == set(official(file))
+    aliases = json.loads((parity_dir / f"{file}.aliases.json").read_text())
+    of = {theirs: each for each in names.values() for theirs in each}
+    assert all(first in of[copy] for copy, first in aliases.items())
+
+
+def like_acdc(**options):
+    return trained(
+        depth=4, global_blocks=(0, 1, 2, 3), generator=(16, 16, 16, 16), frames=2, **options
+    )
+
+
+def test_what_was_trained_is_written_as_published_and_read_back(tmp_path, caplog):
+    model = like_acdc(compat="reference", shared_skips=True)
+    path = save_official(model, tmp_path / "checkpoint_final.pth")
+    assert not caplog.records
+    again = create_model(model.config)
+    insert_all(again, describe(model))
+    report = load_weights(again, path)
+    assert (report.source, report.layout) == ("masksam", "network_weights + sam_model.")
+    assert same(model, again)
+    save_official(like_acdc(shared_skips=True), path)
+    assert "will give other answers" in caplog.text
+
+
+def test_a_model_unlike_the_published_one_is_not_written_as_such(tmp_path):
+    with pytest.raises(CheckpointError, match="cannot be written in the layout"):
+        save_official(like_acdc(), tmp_path / "own_ways.pth")
+    with pytest.raises(CheckpointError, match="cannot be written in the layout"):
+        save_official(trained(), tmp_path / "two_stages.pth")
 
 
 def test_leaves_of_adapters_are_renamed_only_there():

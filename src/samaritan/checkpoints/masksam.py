@@ -1,4 +1,4 @@
-"""MaskSAM's official names: how each reads in our models, and which preset weights belong to.
+"""MaskSAM's official names: how each reads in our models and back, and which preset weights belong to.
 
 Its files hold some tensors under several names: every convolution twice, and the ways from features
 to the finest grid of the ACDC model three times.
@@ -7,7 +7,7 @@ to the finest grid of the ACDC model three times.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -15,6 +15,8 @@ from torch import Tensor
 from samaritan.assembly.blueprint import Blueprint, get_blueprint
 from samaritan.checkpoints.systems import Shapes
 from samaritan.errors import CheckpointError, ConfigError
+from samaritan.models.config import SamConfig
+from samaritan.models.mask_classes_config import MaskClasses
 
 SYSTEM = "masksam"
 
@@ -188,3 +190,110 @@ def _same(one: Tensor, two: Tensor) -> bool:
 
 
 _SKIP = re.compile(r"generator\.skips\.(\d+)\.")
+
+_ADAPTERS_BACK = {
+    "attn.adapters.depth_conv": "Space_Adapter",
+    "mlp.adapters.depth_conv": "MLP_Adapter",
+    "self_attn.adapters.depth_mlp": "Space_Queries_Adapter",
+    "cross_attn_token_to_image.adapters.depth_mlp": "Cross_Space_Adapter1",
+    "mlp.adapters.depth_mlp": "MLP_Queries_Adapter",
+    "cross_attn_image_to_token.adapters.depth_conv": "Cross_Space_Adapter2",
+    "final_attn_token_to_image.adapters.depth_mlp": "Space_Adapter",
+}
+_HEADS_BACK = {
+    "slice_embedding": "sam_model.image_encoder.temporal_embedding",
+    "slice_code": "sam_model.prompt_encoder.temporal_embedding",
+    "class_token": "sam_model.mask_decoder.classifier_token_Adapter",
+    "class_head": "sam_model.mask_decoder.classifier_embed_Adapter",
+    "generator.masks": "image_decoder_seg_layers.0",
+    "generator.boxes": "bbox_conv",
+    "generator.tokens": "residual_classifier",
+    "generator.doublings": "image_decoder_transpconvs",
+    "generator.first": "image_decoder_stages.0",
+    "generator.stages": "image_decoder_stages",
+    "generator.skips": "image_decoder_skips",
+    "stem": "first_conv",
+    "mask_head": "final_conv",
+}
+_LEAVES_BACK = {ours: theirs for theirs, ours in _LEAVES.items()}
+_AFTER = {2: "second", 3: "first"}
+"""Stages of the ACDC model that keep the grid have names of their own."""
+
+
+def is_as_published(keys: Iterable[str], config: SamConfig) -> bool:
+    """Whether a model has all adapters and ways that its publishers' has, and no others."""
+    own = config.mask_classes
+    if own is None or len(own.generator) != 4:
+        return False
+    if (own.doublings, own.shared_skips) not in ((2, True), (4, False), (4, True)):
+        return False
+    found = {m[0] for key in keys if (m := re.match(r".*\.adapters\.\w+", key))}
+    decoder = "mask_decoder.transformer"
+    layers = [f"{decoder}.layers.{i}" for i in range(config.decoder_depth)]
+    blocks = [f"image_encoder.blocks.{i}" for i in range(config.depth)]
+    last = "final_attn_token_to_image.adapters.depth_mlp"
+    expected = {f"{b}.{place}" for b in blocks for place in list(_ADAPTERS_BACK)[:2]}
+    expected |= {f"{layer}.{place}" for layer in layers for place in list(_ADAPTERS_BACK)[2:-1]}
+    return found == expected | {f"{decoder}.{last}"}
+
+
+def their_names(keys: Iterable[str], own: MaskClasses) -> dict[str, tuple[str, ...]]:
+    """Our names -> all official ones, as the published program saves them.
+
+    Args:
+        keys: names of a model with the four stages that the published ones have.
+        own: its configuration.
+    """
+    return {key: tuple(_officials(key, own)) for key in keys}
+
+
+def _officials(key: str, own: MaskClasses) -> Iterable[str]:
+    if not is_added(key):
+        yield f"sam_model.{_sam_name(key)}"
+        return
+    place = next(p for p in _HEADS_BACK if key == p or key.startswith(f"{p}."))
+    rest = key[len(place) + 1 :].split(".")
+    if place in ("generator.stages", "generator.skips"):
+        number = int(rest.pop(0))
+        folders = [_folder(place, number, own)]
+        if place == "generator.skips" and own.shared_skips and number == own.doublings - 1:
+            folders += [_folder(place, i, own) for i in range(number + 1, len(own.generator))]
+    else:
+        folders = [_HEADS_BACK[place]]
+    for folder in folders:
+        yield from _with_copies(place, folder, rest)
+
+
+def _folder(place: str, number: int, own: MaskClasses) -> str:
+    folder = _HEADS_BACK[place]
+    if number >= own.doublings:
+        return f"{folder}_{_AFTER[number]}.0"
+    return f"{folder}.{number + 1 if place == 'generator.stages' else number}"
+
+
+def _with_copies(place: str, folder: str, rest: list[str]) -> Iterable[str]:
+    """A name; of convolutions and norms in a block also that of their copy."""
+    *numbers, leaf = rest if rest else [""]
+    deep = {
+        "generator.first": 2,
+        "generator.stages": 1,
+        "generator.boxes": 1,
+        "generator.tokens": 1,
+    }
+    if len(numbers) < deep.get(place, 2):
+        yield ".".join(word for word in (folder, *numbers, leaf) if word)
+        return
+    *before, part = numbers
+    conv = before.pop() if place == "generator.first" else "0"
+    stem = ".".join([folder, *before, "convs", conv])
+    yield f"{stem}.{('conv', 'norm')[int(part)]}.{leaf}"
+    yield f"{stem}.all_modules.{part}.{leaf}"
+
+
+def _sam_name(key: str) -> str:
+    place, seam, rest = key.partition(".adapters.")
+    if not seam:
+        return key
+    before, _, module = place.rpartition(".")
+    name, leaf, kind = rest.split(".")
+    return f"{before}.{_ADAPTERS_BACK[f'{module}.adapters.{name}']}.{_LEAVES_BACK[leaf]}.{kind}"

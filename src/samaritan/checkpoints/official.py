@@ -12,12 +12,14 @@ from torch import Tensor, nn
 
 from samaritan.adapt.inject import adapters_of
 from samaritan.adapt.lora import Lora
+from samaritan.checkpoints import masksam
 from samaritan.checkpoints.adapted import TABLES
 from samaritan.checkpoints.saving import write_torch
 from samaritan.checkpoints.volumes import their_names
 from samaritan.errors import CheckpointError
 from samaritan.io.files import replacing
 from samaritan.models.config import (
+    MASKSAM_QUIRKS,
     NEUROSAM3D_DINOV2_QUIRKS,
     NEUROSAM3D_HIERA_QUIRKS,
     NEUROSAM3D_QUIRKS,
@@ -30,7 +32,9 @@ from samaritan.models.sam import Sam
 
 logger = logging.getLogger(__name__)
 
-Layout = Literal["sam", "samed", "samed_s", "sam_med2d", "sam_med3d", "neurosam3d", "m_sam"]
+Layout = Literal[
+    "sam", "samed", "samed_s", "sam_med2d", "sam_med3d", "neurosam3d", "m_sam", "masksam"
+]
 
 _SYSTEMS = {"samed": "samed-lora", "samed_s": "samed-s-lora", "sam_med2d": "sam-med2d"}
 _NEUROSAM3D = {
@@ -60,7 +64,8 @@ def save_official(
 
     "sam" is a bare state dict; "samed" and "samed_s" are LoRA files, which go with the weights of a plain
     SAM; "sam_med2d" is ``{"model": ..., "optimizer": ...}``; "neurosam3d" is a file of Lightning;
-    "sam_med3d" and "m_sam" are ``{"model_state_dict": ...}``. The file appears when it is complete.
+    "sam_med3d" and "m_sam" are ``{"model_state_dict": ...}``; "masksam" is ``{"network_weights": ...}``, of
+    models with `shared_skips` where the published one has them. The file appears when it is complete.
     Published programs compute with historic mistakes; if the model does not have these, it is logged as a
     warning that they answer otherwise.
 
@@ -91,6 +96,8 @@ def save_official(
         content = {"model": state, "optimizer": dict(optimizer or {})}
     elif chosen in ("sam_med3d", "m_sam"):
         content = {"model_state_dict": state}
+    elif chosen == "masksam":
+        content = {"network_weights": state}
     elif chosen == "neurosam3d":
         content = {"state_dict": {f"model.{key}": value for key, value in state.items()}}
     if optimizer is not None and chosen != "sam_med2d":
@@ -126,6 +133,8 @@ def quirks_that_differ(config: SamConfig, layout: Layout) -> tuple[str, ...]:
 def _quirks_of_program(config: SamConfig, layout: Layout) -> Quirks | None:
     if config.backbone == "unet":
         return None
+    if layout == "masksam":
+        return MASKSAM_QUIRKS
     if layout == "neurosam3d":
         return _NEUROSAM3D_QUIRKS[config.backbone]
     return SAMMED3D_QUIRKS if config.ndim == 3 else SAM_QUIRKS
@@ -146,6 +155,11 @@ def official_state(model: Sam, layout: Layout) -> dict[str, Tensor]:
         system = "m-sam" if layout == "m_sam" else _NEUROSAM3D[model.config.backbone]
         names = their_names(system, state, depth=model.config.depth)
         return {names[key]: value.clone() for key, value in state.items()}
+    if layout == "masksam":
+        added = model.config.mask_classes
+        assert added is not None
+        every = masksam.their_names(state, added)
+        return {name: state[key].clone() for key, names in every.items() for name in names}
     table = TABLES[_SYSTEMS[layout]](state)
     return {official: state[ours].clone() for official, ours in table.items()}
 
@@ -153,6 +167,8 @@ def official_state(model: Sam, layout: Layout) -> dict[str, Tensor]:
 def _layout_of(model: Sam) -> Layout | None:
     """The system that adapts its models like this one."""
     placed = adapters_of(model)
+    if model.config.mask_classes is not None:
+        return "masksam" if masksam.is_as_published(model.state_dict(), model.config) else None
     fine = model.config.mask_steps == 4 and model.config.backbone in _NEUROSAM3D
     if not placed:
         if fine:
