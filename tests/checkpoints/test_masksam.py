@@ -140,6 +140,19 @@ def test_what_learned_goes_alone_with_the_sam_that_it_changes(tmp_path):
         load_model(part)
 
 
+def test_another_base_than_that_of_training_is_told(tmp_path, caplog):
+    model, sams = trained(), [plain_of(trained()) for _ in range(2)]
+    bases = [save_weights(sam, tmp_path / f"sam{i}.safetensors") for i, sam in enumerate(sams)]
+    report = load_weights(model, bases[0])
+    init = {"file": "sam0.safetensors", "sha256": report.sha256}
+    part = tmp_path / "part.safetensors"
+    save_weights(model, part, only="trainable", provenance={"init": init})
+    load_model(part, base=bases[0])
+    assert not caplog.records
+    load_model(part, base=bases[1])
+    assert "was trained on sam0.safetensors" in caplog.text
+
+
 def test_a_file_for_other_slices_is_refused_by_name(tmp_path):
     path = save_weights(trained(frames=5), tmp_path / "model.safetensors")
     with pytest.raises(CheckpointError, match=r"slice_embedding: 1 x 5 x 48, expected 1 x 3 x 48"):

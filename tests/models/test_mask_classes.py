@@ -113,6 +113,18 @@ def test_volumes_of_a_batch_do_not_see_each_other(tiny, compat):
 
 
 @torch.inference_mode()
+def test_half_precision_is_near_and_boxes_stay_exact(tiny):
+    model, volume = tiny(), torch.randn(1, 1, 3, 32, 32)
+    whole = model(volume)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = model(volume)
+    assert half.pred_aux_bboxes.dtype == half.semantic.dtype == torch.float32
+    assert (half.semantic - whole.semantic).abs().mean() < 0.05 * whole.semantic.mean()
+    low = model.bfloat16()(volume.bfloat16())
+    assert (low.semantic - whole.semantic).abs().mean() < 0.1 * whole.semantic.mean()
+
+
+@torch.inference_mode()
 def test_other_numbers_of_slices_are_interpolated(tiny):
     model = tiny()
     with torch.no_grad():

@@ -139,7 +139,24 @@ def _load_model(
     model = _built(first, blueprint, drop_adapters=not adapters)
     for one in (first,) if first is source else (first, source):
         report = _load(model, one, keep_quirks="quirks" in overrides, **options)
+        if one is not source:
+            _compare_with_reference(source, report)
     return model, _header(model, source, report), report
+
+
+def _compare_with_reference(source: Source, base: LoadReport) -> None:
+    """Warn where a part of a model was trained on another base than it now stands on."""
+    told = {} if source.header is None else source.header.provenance.get("init", {})
+    wanted = told.get("sha256") if isinstance(told, Mapping) else None
+    if isinstance(wanted, str) and base.sha256 is not None and wanted != base.sha256:
+        logger.warning(
+            "%s was trained on %s (sha256 %.12s...), and the base is another file (%.12s...): the model may "
+            "answer otherwise than in training",
+            source.where,
+            told.get("file") or "other weights",
+            wanted,
+            base.sha256,
+        )
 
 
 def _check_needs(source: Source, base: str | Path | None, adapters: bool) -> None:

@@ -49,8 +49,8 @@ class MaskClassOutput(NamedTuple):
 
         They lie in [0, queries] and do not sum up to one; the largest is the class.
         """
-        classes = self.pred_logits.softmax(dim=-1)[..., :-1]
-        scores: Tensor = torch.einsum("nqc,nqhw->nchw", classes, self.pred_masks.sigmoid())
+        classes = self.pred_logits.float().softmax(dim=-1)[..., :-1]
+        scores: Tensor = torch.einsum("nqc,nqhw->nchw", classes, self.pred_masks.float().sigmoid())
         return scores.reshape(-1, self.slices, *scores.shape[1:]).transpose(1, 2)
 
     @property
@@ -232,14 +232,10 @@ class MaskSam(Sam):
             hard = (found.logits > 0).to(found.logits.dtype)
             return F.interpolate(hard, size, mode="nearest").flatten(0, 1)[:, None]
         masks = found.logits
-        if tuple(masks.shape[2:]) != size:
-            masks = F.interpolate(
-                masks,
-                size,
-                mode="bilinear",
-                align_corners=False,
-                antialias=masks.shape[2] > size[0],
-            )
+        if masks.shape[2] > size[0]:
+            masks = F.interpolate(masks, size, mode="area")
+        elif tuple(masks.shape[2:]) != size:
+            masks = F.interpolate(masks, size, mode="bilinear", align_corners=False)
         return masks.flatten(0, 1)[:, None]
 
     def _slice_code(self, slices: int, grid: tuple[int, ...]) -> Float[Tensor, "t e *grid"]:

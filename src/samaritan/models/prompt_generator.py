@@ -91,7 +91,7 @@ class PromptGenerator(nn.Module):
         logits = _rows(self.masks(x))
         if tuple(logits.shape[2:]) != size:
             logits = F.interpolate(logits, size, mode="bilinear", align_corners=False)
-        boxes = _rows(torch.sigmoid(self.boxes(_pooled(seen, BOX_CELLS))))
+        boxes = _rows(torch.sigmoid(self.boxes(_pooled(seen, BOX_CELLS)).float()))
         tokens = _rows(F.gelu(self.tokens(_pooled(seen, self.side))))
         return Proposals(logits, corners(boxes.flatten(2)), tokens.flatten(2))
 
