@@ -71,8 +71,8 @@ class SlidingWindows:
     ) -> Iterator[tuple[int, Tensor]]:
         """Predict an image, and yield slices as soon as no window will change them.
 
-        Memory holds logits for as many slices as a window is deep: heads x patch depth x rows x columns
-        float32 numbers, and twice the slices that are handed on; the image is read window by window.
+        Memory holds logits for as many slices as a window is deep, (heads + 1) x patch depth x rows x columns
+        float32 numbers, and a few windows; never heads x volume. The image is read window by window.
 
         Args:
             model: called without gradients, on the device.
@@ -80,7 +80,7 @@ class SlidingWindows:
             progress: called with (windows done, windows in all).
 
         Yields:
-            The first slice, and logits (heads, slices, rows, columns) on the CPU, in order.
+            The number of a slice, and its logits (heads, 1, rows, columns) on the CPU, in order.
         """
         if image.ndim != 4:
             raise ConfigError(f"the image must be (channels, k, j, i), got {tuple(image.shape)}")
@@ -93,7 +93,7 @@ class SlidingWindows:
         if flat:
             starts[0] = list(range(padded[0]))
         weights = window_weights(patch).to(self.device)
-        board = _Board(padded, before, shape)
+        board = _Board(padded, before, shape, patch[0])
         places = list(itertools.product(*starts))
         for done in range(0, len(places), self.batch_size):
             some = places[done : done + self.batch_size]
@@ -101,9 +101,9 @@ class SlidingWindows:
             windows = [
                 _cut(image, [s - b for s, b in zip(p, before, strict=True)], patch) for p in some
             ]
-            logits = self._answer(model, torch.stack(windows).to(self.device), flat)
+            logits = self._weighed(model, torch.stack(windows).to(self.device), weights)
             for place, one in zip(some, logits, strict=True):
-                board.add(place, one * weights, weights)
+                board.add(place, one, weights)
             progress(min(done + self.batch_size, len(places)), len(places))
         yield from board.finished(padded[0])
 
@@ -117,16 +117,18 @@ class SlidingWindows:
         """Predict an image at once: (heads, *grid) float32, all in memory."""
         return torch.cat([one for _, one in self.slabs(model, image, progress=progress)], dim=1)
 
-    def _answer(self, model: ClassModel, windows: Tensor, flat: bool) -> Tensor:
+    def _weighed(self, model: ClassModel, windows: Tensor, weights: Tensor) -> Tensor:
+        """Ask a model about windows, mirrored in all ways, and weigh the mean of its answers."""
+        flat = len(self.patch_size) == 2
         shown = windows[:, :, 0] if flat else windows
+        axes = [a + 2 for a in self.mirror]
         with torch.inference_mode():
             total = model(shown).float()
-            axes = [a + 2 for a in self.mirror]
             for count in range(1, len(axes) + 1):
                 for some in itertools.combinations(axes, count):
                     total = total + model(shown.flip(some)).float().flip(some)
-        mean: Tensor = total / 2 ** len(axes)
-        return mean[:, :, None] if flat else mean
+            answers: Tensor = (total[:, :, None] if flat else total) * (weights / 2 ** len(axes))
+        return answers
 
 
 def window_starts(size: int, window: int, step: float) -> list[int]:
@@ -171,56 +173,41 @@ def _cut(
 
 
 class _Board:
-    """Sums of logits and of weights over the slices that windows still come to."""
+    """Sums of logits and weights over the slices that windows still come to: a ring as deep as a window."""
 
     def __init__(
-        self, padded: tuple[int, ...], before: tuple[int, ...], shape: tuple[int, ...]
+        self, padded: tuple[int, ...], before: tuple[int, ...], shape: tuple[int, ...], depth: int
     ) -> None:
-        self.padded, self.before, self.shape = padded, before, shape
+        self.padded, self.before, self.shape, self.depth = padded, before, shape, depth
         self.first = 0
         self.total: Tensor | None = None
         self.weights: Tensor | None = None
 
     def add(self, place: Sequence[int], logits: Tensor, weights: Tensor) -> None:
-        """Add a window; those of one row of windows come one after another."""
-        depth = place[0] - self.first + logits.shape[1]
-        self._grow(depth, logits)
-        assert self.total is not None
-        assert self.weights is not None
-        where = (
-            slice(place[0] - self.first, depth),
-            *(slice(s, s + n) for s, n in zip(place[1:], logits.shape[2:], strict=True)),
-        )
-        self.total[(slice(None), *where)] += logits
-        self.weights[where] += weights
-
-    def _grow(self, depth: int, like: Tensor) -> None:
-        """Make room for more slices."""
-        held = 0 if self.total is None else self.total.shape[1]
-        if depth <= held:
-            return
-        plane = self.padded[1:]
-        more = torch.zeros((like.shape[0], depth - held, *plane), device=like.device)
-        some = torch.zeros((depth - held, *plane), device=like.device)
+        """Add a window; those that start in one slice come one after another."""
         if self.total is None or self.weights is None:
-            self.total, self.weights = more, some
-        else:
-            self.total = torch.cat([self.total, more], dim=1)
-            self.weights = torch.cat([self.weights, some])
+            plane = self.padded[1:]
+            self.total = torch.zeros((len(logits), self.depth, *plane), device=logits.device)
+            self.weights = torch.zeros((self.depth, *plane), device=logits.device)
+        inside = tuple(slice(s, s + n) for s, n in zip(place[1:], logits.shape[2:], strict=True))
+        turn = place[0] % self.depth
+        for there, here in (
+            (slice(turn, None), slice(0, self.depth - turn)),
+            (slice(0, turn), slice(self.depth - turn, None)),
+        ):
+            self.total[(slice(None), there, *inside)] += logits[:, here]
+            self.weights[(there, *inside)] += weights[here]
 
     def finished(self, upto: int) -> Iterator[tuple[int, Tensor]]:
         """Hand on the slices before `upto`, without those that were added around the image."""
-        count = upto - self.first
-        if count <= 0 or self.total is None or self.weights is None:
-            return
-        mean = self.total[:, :count] / self.weights[:count]
-        self.total = self.total[:, count:].clone() if count < self.total.shape[1] else None
-        self.weights = self.weights[count:].clone() if self.total is not None else None
-        start, self.first = self.first, upto
-        low = max(start, self.before[0])
-        high = min(upto, self.before[0] + self.shape[0])
-        if low < high:
-            rows, columns = (
-                slice(b, b + n) for b, n in zip(self.before[1:], self.shape[1:], strict=True)
-            )
-            yield low - self.before[0], mean[:, low - start : high - start, rows, columns].cpu()
+        rows, columns = (
+            slice(b, b + n) for b, n in zip(self.before[1:], self.shape[1:], strict=True)
+        )
+        while self.first < upto and self.total is not None and self.weights is not None:
+            turn, z = self.first % self.depth, self.first - self.before[0]
+            if 0 <= z < self.shape[0]:
+                weights = self.weights[turn, rows, columns]
+                yield z, (self.total[:, turn, rows, columns] / weights)[:, None].cpu()
+            self.total[:, turn] = 0
+            self.weights[turn] = 0
+            self.first += 1

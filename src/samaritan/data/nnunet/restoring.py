@@ -104,15 +104,14 @@ class WayBack:
                     f"logits of {logits.shape[0]} heads from slice {first} on were given; expected "
                     f"{self.labels.heads} heads from slice {seen} on"
                 )
-            seen += logits.shape[1]
-            for offset in range(logits.shape[1]):
-                plane = logits[:, offset].float().cpu()
-                waiting[first + offset] = columns.along(rows.along(plane, 1), 2)
-            while done < total and across.above[done] < seen:
-                one, two = waiting[int(across.below[done])], waiting[int(across.above[done])]
-                share = float(across.share[done])
-                yield done, (torch.lerp(one, two, share) if share else one)[:, None]
-                done += 1
+            for plane in logits.unbind(dim=1):
+                waiting[seen] = columns.along(rows.along(plane.float().cpu(), 1), 2)
+                seen += 1
+                while done < total and across.above[done] < seen:
+                    one, two = waiting[int(across.below[done])], waiting[int(across.above[done])]
+                    share = float(across.share[done])
+                    yield done, (torch.lerp(one, two, share) if share else one)[:, None]
+                    done += 1
                 keep = int(across.below[done]) if done < total else seen
                 waiting = {z: plane for z, plane in waiting.items() if z >= keep}
         if seen != self.shape[0] or done < total:
