@@ -14,7 +14,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy import ndimage
 from torch import Tensor
 
 from samaritan.errors import ConfigError
@@ -144,6 +143,8 @@ def window_starts(size: int, window: int, step: float) -> list[int]:
 
 def window_weights(patch: Sequence[int]) -> Tensor:
     """Weigh the voxels of a window: a Gaussian of an eighth of each side, 1 in the middle, never 0."""
+    from scipy import ndimage
+
     weights = np.ones(())
     for n in patch:
         line = np.zeros(n)

@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 Array = npt.NDArray[Any]
 Box = tuple[tuple[int, int], ...]
@@ -20,6 +19,8 @@ def nonzero_box(image: Array) -> tuple[Array, Box]:
 
     The box of an image that is zero everywhere is all of it, as nnU-Net has it.
     """
+    from scipy import ndimage
+
     inside = image[0] != 0
     for channel in image[1:]:
         inside |= channel != 0

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy import ndimage
 
 from samaritan.errors import ConfigError
 
@@ -116,6 +115,8 @@ def _across(slices: Array, count: int, order: int) -> Array:
 
 def _zoom(array: Array, shape: tuple[int, ...], order: int) -> Array:
     """Interpolate over the same field of view; what lies outside is the edge, and no value is new extreme."""
+    from scipy import ndimage
+
     factors = [1 / (old / new) for old, new in zip(array.shape, shape, strict=True)]
     made: Array = ndimage.zoom(array, factors, order=order, mode="nearest", grid_mode=True)
     return np.clip(made, array.min(), array.max(), out=made)
