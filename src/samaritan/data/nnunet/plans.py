@@ -119,14 +119,18 @@ class Plans:
         Raises:
             ConfigError: if there is none, it inherits from itself, or a field is missing or not known.
         """
-        resolved = self._resolved(name, ())
         try:
-            return _configuration(name, resolved)
+            return _configuration(name, self.resolved(name))
         except (KeyError, TypeError, ValueError) as error:
             raise ConfigError(
                 f"configuration {name!r} of {self.where} lacks or misstates {error}. Plans of nnU-Net 2 "
                 "are expected; those of version 1 (.pkl) are not: plan again"
             ) from error
+
+    def resolved(self, name: str) -> dict[str, Any]:
+        """Give the JSON of a configuration together with what it inherits."""
+        found = self._resolved(name, ())
+        return {key: value for key, value in found.items() if key != "inherits_from"}
 
     def _resolved(self, name: str, visited: tuple[str, ...]) -> dict[str, Any]:
         if name in visited:

@@ -1,0 +1,54 @@
+"""What a checkpoint stores of plans is enough to prepare a case, and to come back."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from samaritan.data.nnunet.chain import PlannedChain, is_planned
+from samaritan.data.nnunet.preprocessing import without_labels
+from samaritan.errors import ConfigError
+
+
+@pytest.fixture
+def chain(planned) -> PlannedChain:
+    own = planned.plans.configuration("3d_fullres")
+    return PlannedChain.of(planned, own, patch_size=(4, 16, 16), mirror_axes=(1, 2), fold=2)
+
+
+def test_a_chain_survives_json(chain) -> None:
+    again = PlannedChain.from_dict(json.loads(json.dumps(chain.to_dict())))
+    assert again == chain
+    assert is_planned(chain.to_dict())
+    assert not is_planned({"kind": "slices"})
+    assert (again.patch_size, again.mirror_axes, again.fold) == ((4, 16, 16), (1, 2), 2)
+    assert again.channels == ("MRI",)
+    assert again.labels.titles() == {1: "near", 2: "far"}
+
+
+def test_it_prepares_as_the_planned_set_does(planned, chain) -> None:
+    own = planned.plans.configuration("3d_fullres")
+    raw = planned.raw.read(planned.raw.cases.cases[0])
+    stored = planned.case(own, planned.raw.cases.cases[0].id)
+    made = PlannedChain.from_dict(chain.to_dict()).prepare(without_labels(raw))
+    assert np.array_equal(made.image, np.asarray(stored.image))
+    back = chain.way_back(made)
+    assert back.restored(np.zeros(made.image.shape[1:], np.int8)).shape == raw.image.shape[1:]
+
+
+def test_nothing_of_the_cases_is_stored(planned, chain) -> None:
+    text = json.dumps(chain.to_dict())
+    assert not any(case.id in text for case in planned.raw.cases)
+    assert str(planned.folder) not in text
+
+
+def test_damage_is_told(chain) -> None:
+    values = chain.to_dict()
+    with pytest.raises(ConfigError, match="damaged: KeyError"):
+        PlannedChain.from_dict({k: v for k, v in values.items() if k != "patch_size"})
+    with pytest.raises(ConfigError, match="have 3 sides"):
+        PlannedChain.from_dict({**values, "patch_size": [4, 4]})
+    with pytest.raises(ConfigError, match="mirror_axes are 0 to 2"):
+        PlannedChain.from_dict({**values, "mirror_axes": [3]})
