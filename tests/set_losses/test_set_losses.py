@@ -197,8 +197,8 @@ def test_perfect_proposals_are_matched_in_any_order(generator):
     weights = SetWeights(points=500)
     losses = set_losses(found, targets, weights, generator)
     assert losses.matched.tolist() == [[3, 0, -1, 1]] * 3
-    for name in ("box", "giou", "mask", "aux_mask"):
-        assert float(losses.parts[name]) < (0.5 if "mask" in name else 1e-3), name
+    for name in ("box", "giou", "mask_ce", "aux_ce"):
+        assert float(losses.parts[name]) < (0.5 if "ce" in name else 1e-3), name
     wrong = set_losses(found, targets, weights, generator, matched=losses.matched.roll(1, dims=1))
     assert float(wrong.total) > 5 * float(losses.total)
 
@@ -213,7 +213,9 @@ def test_total_is_the_weighted_sum_over_the_number_of_targets(generator):
     losses = set_losses(found, targets, weights, generator)
     p = losses.parts
     by_hand = (
-        0.2 * p["class"] + 1.5 * (p["mask"] + p["dice"]) + 0.5 * (p["aux_mask"] + p["aux_dice"])
+        0.2 * p["class"]
+        + 1.5 * (p["mask_ce"] + p["mask_dice"])
+        + 0.5 * (p["aux_ce"] + p["aux_dice"])
     )
     by_hand = by_hand + 0.5 * p["box"] + 0.2 * p["giou"]
     torch.testing.assert_close(losses.total, by_hand)
@@ -237,7 +239,7 @@ def test_the_second_sigmoid_changes_auxiliary_terms_alone(generator):
     generator.set_state(state)
     published = set_losses(found, generator=generator, double_sigmoid=True, **told).parts
     changed = {k for k in right if not torch.allclose(right[k], published[k])}
-    assert changed == {"aux_mask", "aux_dice"}
+    assert changed == {"aux_ce", "aux_dice"}
 
 
 def test_gradients_reach_every_proposal_by_its_class_and_matched_ones_by_all(generator):

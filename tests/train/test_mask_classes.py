@@ -72,7 +72,7 @@ def test_a_tiny_model_learns_two_phantoms(compat, besides, generator):
     totals = [float(loss.total.detach()) for loss in seen]
     assert max(totals[-5:]) < 0.75 * totals[0]
     assert max(float(loss.logs["dice"]) for loss in seen[-10:]) > 0.6
-    assert {"class", "mask", "aux_dice", "giou", "dice"} <= set(seen[0].logs)
+    assert {"class", "mask_ce", "mask_dice", "aux_dice", "giou", "dice"} <= set(seen[0].logs)
 
 
 def test_the_same_generator_gives_the_same_loss():

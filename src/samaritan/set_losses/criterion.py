@@ -61,9 +61,9 @@ def set_losses(
     which = matched[slices, queries]
     labels = targets.labels[slices]
     parts = {"class": class_loss(found.class_logits, matched, no_object=weights.no_object)}
-    for name, logits in (("", found.mask_logits), ("aux_", found.aux_logits)):
+    for name, logits in (("mask", found.mask_logits), ("aux", found.aux_logits)):
         terms = point_losses(logits[slices, queries], labels, which, weights.points, generator)
-        parts[f"{name}mask"], parts[f"{name}dice"] = (term.sum() / count for term in terms)
+        parts[f"{name}_ce"], parts[f"{name}_dice"] = (term.sum() / count for term in terms)
     ours, theirs = found.boxes.float()[slices, queries], targets.boxes[slices, which]
     parts["box"] = box_l1(ours, theirs).sum() / count
     parts["giou"] = (1 - giou(ours, theirs)).sum() / count
@@ -115,9 +115,9 @@ def mask_losses(values: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
 def _weighted(parts: dict[str, Tensor], weights: SetWeights) -> Tensor:
     return (
         weights.classes * parts["class"]
-        + weights.mask * parts["mask"]
-        + weights.dice * parts["dice"]
-        + weights.aux_mask * parts["aux_mask"]
+        + weights.mask * parts["mask_ce"]
+        + weights.dice * parts["mask_dice"]
+        + weights.aux_mask * parts["aux_ce"]
         + weights.aux_dice * parts["aux_dice"]
         + weights.box * parts["box"]
         + weights.giou * parts["giou"]
