@@ -8,11 +8,15 @@ import numpy as np
 import pytest
 from data.nnunet import oracle
 
+from samaritan import Grid, LabelMap, write
+from samaritan.data.nnunet.fingerprint import Fingerprint
 from samaritan.data.nnunet.labels import LabelSet
+from samaritan.data.nnunet.planning import make_plans
 from samaritan.data.nnunet.plans import Plans
 from samaritan.data.nnunet.preprocessing import preprocess
 from samaritan.data.nnunet.rawset import RawSet
 from samaritan.data.nnunet.restoring import WayBack, slabs_of
+from samaritan.data.nnunet.results import summarise_folder
 from samaritan.data.nnunet.splits import make_folds
 
 pytest.importorskip("nnunetv2", reason="nnunetv2 is not installed; golden.json holds its numbers")
@@ -50,3 +54,54 @@ def test_folds_of_any_size_are_theirs(count) -> None:
     ids = sorted(f"case_{n * 37 % 1000:03d}" for n in range(count))
     mine = [{"train": list(f.train), "val": list(f.val)} for f in make_folds(ids)]
     assert mine == generate_crossval_split(ids)
+
+
+def test_their_tools_read_our_summaries_and_count_alike(tmp_path) -> None:
+    from nnunetv2.evaluation.evaluate_predictions import (
+        compute_metrics_on_folder,
+        load_summary_json,
+    )
+    from nnunetv2.imageio.simpleitk_reader_writer import SimpleITKIO
+
+    rng = np.random.default_rng(0)
+    grid = Grid.from_spacing((6, 7, 8), (1, 2, 3))
+    for folder in ("pred", "ref"):
+        for case in ("one", "two"):
+            array = rng.integers(0, 3 if case == "one" else 2, grid.shape).astype(np.uint8)
+            write(LabelMap(array, grid), tmp_path / folder / f"{case}.nii.gz")
+    labels = LabelSet({"a": 1, "b": 2, "c": 3})
+    mine = summarise_folder(tmp_path / "pred", tmp_path / "ref", labels, ".nii.gz")
+    folders = (str(tmp_path / "ref"), str(tmp_path / "pred"))
+    theirs = compute_metrics_on_folder(
+        *folders, None, SimpleITKIO(), ".nii.gz", [1, 2, 3], num_processes=1
+    )
+    read = load_summary_json(str(tmp_path / "pred/summary.json"))
+    assert repr(read["mean"]) == repr(
+        {k: dict(sorted(v.items())) for k, v in theirs["mean"].items()}
+    )
+    assert [c["metrics"].keys() for c in read["metric_per_case"]] == [
+        c["metrics"].keys() for c in theirs["metric_per_case"]
+    ]
+    assert mine["foreground_mean"].keys() == theirs["foreground_mean"].keys()
+
+
+@pytest.mark.parametrize("name", ["large CT", "pictures"])
+def test_their_tools_build_networks_from_our_plans(name, golden, tmp_path) -> None:
+    from nnunetv2.utilities.get_network_from_plans import get_network_from_plans
+    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
+
+    content = oracle.dataset_json(name)
+    file = tmp_path / "dataset_fingerprint.json"
+    file.write_text(json.dumps(oracle.made_up(name)))
+    channels = tuple(content["channel_names"].values())
+    labels = LabelSet.from_json(content, "here")
+    raw = RawSet("Dataset001_X", channels, labels, content["file_ending"], content, ())  # type: ignore[arg-type]
+    made = make_plans(raw, Fingerprint.read(file)).write(tmp_path / "nnUNetPlans.json")
+    manager = PlansManager(str(made))
+    for configuration in manager.available_configurations:
+        own = manager.get_configuration(configuration)
+        network = get_network_from_plans(
+            own.network_arch_class_name, own.network_arch_init_kwargs,
+            own.network_arch_init_kwargs_req_import, len(channels), labels.heads, allow_init=False,
+        )  # fmt: skip
+        assert sum(p.numel() for p in network.parameters()) > 1e6

@@ -91,8 +91,12 @@ class PlannedSet:
 
     @property
     def folds(self) -> tuple[splits.Fold, ...]:
-        """Read the folds."""
-        return splits.read_folds(self.folder / splits.FILE_NAME)
+        """Read the folds; where nnU-Net has not made them yet, make those that it would."""
+        file = self.folder / splits.FILE_NAME
+        if file.is_file():
+            return splits.read_folds(file)
+        ids = (self.ids(self.plans.configuration(name)) for name in self.plans.names)
+        return splits.make_folds(next((some for some in ids if some), ()))
 
     def cases_folder(self, configuration: Configuration) -> Path:
         """Name the folder of a configuration's preprocessed cases."""
