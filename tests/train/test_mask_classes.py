@@ -62,17 +62,30 @@ def losses(model, batch, generator, step=None, count=1):
     return seen
 
 
-@pytest.mark.parametrize(
-    ("compat", "besides"),
-    [("fixed", {}), ("reference", {}), ("fixed", {"cross_entropy": 1.0, "dice": 1.0})],
-)
-def test_a_tiny_model_learns_two_phantoms(compat, besides, generator):
+@pytest.mark.parametrize("compat", ["fixed", "reference"])
+def test_a_tiny_model_learns_two_phantoms(compat, generator):
     model = create_model("masksam_tiny", compat=compat).train()
-    seen = losses(model, phantoms(), generator, mask_classes_step(FEW, **besides), count=45)
+    seen = losses(model, phantoms(), generator, count=40)
     totals = [float(loss.total.detach()) for loss in seen]
-    assert max(totals[-5:]) < 0.75 * totals[0]
-    assert max(float(loss.logs["dice"]) for loss in seen[-10:]) > 0.6
-    assert {"class", "mask_ce", "mask_dice", "aux_dice", "giou", "dice"} <= set(seen[0].logs)
+    assert max(totals[-5:]) < 0.8 * totals[0]
+    assert max(float(loss.logs["dice"]) for loss in seen[-10:]) > 0.5
+
+
+def test_class_scores_are_judged_besides_if_wanted():
+    model, batch = create_model("masksam_tiny"), phantoms()
+    one, both = (
+        next(mask_classes_step(FEW, **besides)(model, batch, torch.Generator().manual_seed(0)))
+        for besides in ({}, {"cross_entropy": 2.0, "dice": 0.5})
+    )
+    assert set(both.logs) - set(one.logs) == {"ce", "dice_loss"}
+    assert {"class", "mask_ce", "mask_dice", "aux_ce", "aux_dice", "box", "giou", "dice"} == set(
+        one.logs
+    )
+    scores = model(batch["image"]).probabilities
+    ce = torch.nn.functional.nll_loss(scores.clamp(min=1e-6).log(), batch["label"])
+    torch.testing.assert_close(both.logs["ce"], ce.detach(), rtol=1e-3, atol=1e-4)
+    extra = 2.0 * both.logs["ce"] + 0.5 * both.logs["dice_loss"]
+    torch.testing.assert_close(both.total, one.total + extra)
 
 
 def test_the_same_generator_gives_the_same_loss():
