@@ -9,6 +9,7 @@ from samaritan.assembly import create_model
 from samaritan.errors import ConfigError
 from samaritan.set_losses import SetWeights
 from samaritan.train import mask_classes_step
+from samaritan.train.machine import saving_memory
 from samaritan.train.mask_classes import targets_of
 
 FEW = SetWeights(points=256)
@@ -106,6 +107,22 @@ def test_frozen_parameters_stay_and_all_others_move(generator):
     losses(model, phantoms(), generator)
     moved = {key for key, p in model.named_parameters() if not torch.equal(p, before[key])}
     assert moved == {key for key, p in model.named_parameters() if p.requires_grad}
+
+
+@pytest.mark.parametrize("compat", ["fixed", "reference"])
+def test_computing_blocks_again_gives_the_same_gradients(compat):
+    model, batch = create_model("masksam_tiny", compat=compat, start="published"), phantoms()
+    gradients = []
+    for wanted in (False, True):
+        model.zero_grad()
+        with saving_memory(model, wanted):
+            next(
+                mask_classes_step(FEW)(model, batch, torch.Generator().manual_seed(0))
+            ).total.backward()
+        gradients.append({k: p.grad for k, p in model.named_parameters() if p.grad is not None})
+    assert gradients[0].keys() == gradients[1].keys()
+    for key, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][key], gradient, rtol=1e-4, atol=1e-6, msg=key)
 
 
 def test_undecided_voxels_count_as_background(generator):

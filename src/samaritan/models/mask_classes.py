@@ -120,11 +120,11 @@ class MaskSam(Sam):
         pictures = self.stem(images)
         extent = tuple(pictures.shape[3:])
         grid = tuple(n // p for n, p in zip(extent, self.config.patch_size, strict=True))
-        self._tell_adapters(slices, 1, grid)
+        _tell_adapters(self.image_encoder, (slices, 1, grid))
+        _tell_adapters(self.mask_decoder, (slices, self.own.queries, grid))
         features = self._features(pictures)
         found = self.generator(features, slices=slices, size=size)
         boxes_seen = self._boxes(found)
-        self._tell_adapters(slices, self.own.queries, grid)
         queries, image = self._decode(features[-1], found, boxes_seen, slices, extent)
         low_res = self.mask_decoder.masks_of(queries, image, range(1))[:, 0]
         return MaskClassOutput(
@@ -166,12 +166,6 @@ class MaskSam(Sam):
                 f"pictures of {size} are larger than the canvas {canvas} that these weights cut their "
                 f"positions from. Crop the volume"
             )
-
-    def _tell_adapters(self, slices: int, sets: int, grid: tuple[int, ...]) -> None:
-        """Adapters between slices cannot tell from a folded batch what is in it."""
-        for module in self.modules():
-            if hasattr(module, ADAPTER_LAYOUT):
-                module.layout = (slices, sets, grid)  # type: ignore[assignment]
 
     def _features(self, pictures: Float[Tensor, "b c t h w"]) -> list[Tensor]:
         """Features of all global blocks and of the neck, slices folded into the batch."""
@@ -258,6 +252,16 @@ class MaskSam(Sam):
         if tuple(low_res.shape[2:]) == size:
             return low_res
         return F.interpolate(low_res, size, mode="bilinear", align_corners=False)
+
+
+def _tell_adapters(part: nn.Module, layout: tuple[int, int, tuple[int, ...]]) -> None:
+    """Say what is in a folded batch, which adapters between slices cannot know.
+
+    It stays until the next call, since parts may be computed again on the way back.
+    """
+    for module in part.modules():
+        if hasattr(module, ADAPTER_LAYOUT):
+            module.layout = layout  # type: ignore[assignment]
 
 
 def _stretched(table: Float[Tensor, "... t"], slices: int) -> Float[Tensor, "... s"]:
