@@ -29,3 +29,16 @@ def require(module: str, *, extra: str, purpose: str) -> ModuleType:
             f"{module} is needed to {purpose}, but it could not be imported ({error}). "
             f'Install it with: pip install "samaritan[{extra}]"'
         ) from error
+
+
+def monai(part: str, *, purpose: str) -> ModuleType:
+    """Import a part of MONAI, which is slow; or tell the user how to get it.
+
+    Args:
+        part: dotted name inside of it, such as "networks.nets".
+        purpose: what it is needed for.
+
+    Raises:
+        MissingPackage: if it cannot be imported.
+    """
+    return require(f"monai.{part}", extra="train", purpose=purpose)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from samaritan.adapt.methods import Insertion, get_method
-from samaritan.assembly import masksam
+from samaritan.assembly import masksam, unets
 from samaritan.errors import ConfigError
 from samaritan.models.config import Quirks, SamConfig, get_config
 from samaritan.models.config import model_names as plain_names
@@ -56,7 +56,7 @@ _ADAPTED = {f.prefix + size: (f, f.plain + size) for f in _FAMILIES for size in 
 
 def model_names() -> list[str]:
     """Names that `create_model` knows, adapted ones included."""
-    return sorted([*plain_names(), *_ADAPTED, *masksam.NAMES])
+    return sorted([*plain_names(), *_ADAPTED, *masksam.NAMES, *unets.NAMES])
 
 
 def get_blueprint(
@@ -85,6 +85,8 @@ def get_blueprint(
             method=method,
             adapters=adapters,
         )
+    if isinstance(name_or_config, str) and name_or_config in unets.NAMES:
+        return _unet(name_or_config, options, num_classes=num_classes, method=method, quirks=quirks)
     blueprint, defaults, method = _start(name_or_config, method)
     own = {f.name for f in fields(SamConfig)}
     changes = {key: options.pop(key) for key in list(options) if key in own}
@@ -136,6 +138,22 @@ def _masksam(
     if not adapters:
         return Blueprint(config)
     return Blueprint(config, insertions, masksam.trainable(name))
+
+
+def _unet(
+    name: str,
+    options: dict[str, Any],
+    *,
+    num_classes: int | None,
+    method: str | None,
+    quirks: Quirks | None,
+) -> Blueprint:
+    if method is not None or (quirks is not None and quirks != Quirks()):
+        raise ConfigError(f"{name!r} is a plain U-Net: it has no adapters and no quirks")
+    if num_classes is not None:
+        _class_fields(num_classes)
+        options = {"heads": num_classes + 1, **options}
+    return Blueprint(unets.plan(name, options))
 
 
 def _start(

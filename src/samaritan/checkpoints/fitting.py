@@ -234,7 +234,9 @@ def check_promises(source: Source, config: SamConfig, plain: Source) -> None:
     parts = [len(config.levels)]
     if config.mask_classes is not None:
         parts.append(len(config.mask_classes.generator))
-    if config.backbone != "unet":
+    if config.voxel_classes is not None:
+        parts.append(len(config.voxel_classes.filters))
+    elif config.backbone != "unet":
         parts += [config.depth, config.decoder_depth, config.num_point_embeddings]
     if not config.classes or config.num_mask_tokens > MAX_CLASSES + 1:
         parts.append(config.num_mask_tokens)

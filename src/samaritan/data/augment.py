@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 
 from samaritan.data.jitter import COLORS, GREYS
-from samaritan.optional import require
+from samaritan.optional import monai
 
 Array = npt.NDArray[Any]
 Interpolation = Literal["linear", "nearest"]
@@ -178,7 +178,7 @@ _SETTINGS: dict[str, dict[str, Any]] = {
 @cache
 def _transform(name: str) -> Any:
     """Make one of MONAI's transforms once in each process."""
-    transforms = require("monai.transforms", extra="train", purpose="augment training images")
+    transforms = monai("transforms", purpose="augment training images")
     if name == "Affine":
         return transforms.Affine
     return getattr(transforms, name)(prob=1.0, **_SETTINGS[name])

@@ -18,6 +18,9 @@ _HOMES = {
     "MaskSam": "samaritan.models.mask_classes",
     "create_model": "samaritan.models.registry",
     "Sam": "samaritan.models.sam",
+    "VoxelClasses": "samaritan.models.voxel_classes_config",
+    "VoxelNet": "samaritan.models.voxel_classes",
+    "patch_logits": "samaritan.models.patch_classes",
     "SamOutput": "samaritan.models.sam",
     "Prompts": "samaritan.models.stages",
     "Stage": "samaritan.models.stages",
@@ -37,9 +40,12 @@ __all__ = [
     "SamConfig",
     "SamOutput",
     "Stage",
+    "VoxelClasses",
+    "VoxelNet",
     "create_model",
     "get_config",
     "model_names",
+    "patch_logits",
     "refine",
     "resize_positions",
 ]
@@ -48,10 +54,13 @@ if TYPE_CHECKING:
     from samaritan.models.classes import ClassOutput, ClassSam
     from samaritan.models.mask_classes import MaskClassOutput, MaskSam
     from samaritan.models.mask_classes_config import MaskClasses
+    from samaritan.models.patch_classes import patch_logits
     from samaritan.models.positions import resize_positions
     from samaritan.models.registry import create_model
     from samaritan.models.sam import Sam, SamOutput
     from samaritan.models.stages import Prompts, Stage, refine
+    from samaritan.models.voxel_classes import VoxelNet
+    from samaritan.models.voxel_classes_config import VoxelClasses
 
 
 def __getattr__(name: str) -> Any:

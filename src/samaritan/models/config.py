@@ -13,6 +13,8 @@ from typing import Any
 from samaritan.errors import ConfigError
 from samaritan.models.config_checks import known_fields, problems_of
 from samaritan.models.mask_classes_config import MaskClasses, problems_with
+from samaritan.models.voxel_classes_config import VoxelClasses
+from samaritan.models.voxel_classes_config import problems_with as voxel_problems
 
 
 @dataclass(frozen=True)
@@ -148,11 +150,14 @@ class SamConfig:
     """Side of the position table of a Hiera that is interpolated to the whole grid."""
     mask_classes: MaskClasses | None = None
     """What MaskSAM adds: a volume's slices are labelled together, by masks with classes; no prompts."""
+    voxel_classes: VoxelClasses | None = None
+    """No SAM at all: a plain U-Net (backbone "plain") that labels voxels. Of the other fields `ndim`,
+    `in_channels` and `image_size` count."""
     quirks: Quirks = field(default_factory=Quirks)
     """Historic mistakes to reproduce."""
 
     def __post_init__(self) -> None:
-        if problems := problems_of(self) or list(problems_with(self)):
+        if problems := problems_of(self) or [*problems_with(self), *voxel_problems(self)]:
             raise ConfigError(
                 f"configuration {self.name!r} cannot be built: " + "; ".join(problems)
             )
@@ -193,6 +198,8 @@ class SamConfig:
             values["quirks"] = Quirks(**quirks)
         if isinstance(own := values.get("mask_classes"), Mapping):
             values["mask_classes"] = MaskClasses.from_dict(own)
+        if isinstance(own := values.get("voxel_classes"), Mapping):
+            values["voxel_classes"] = VoxelClasses.from_dict(own)
         for key in ("image_size", "patch_size"):
             if isinstance(values.get(key), int):
                 ndim = values.get("ndim")

@@ -12,7 +12,7 @@ from typing import Any
 
 from samaritan.errors import ConfigError
 
-BACKBONES = ("vit", "dinov2", "hiera", "unet")
+BACKBONES = ("vit", "dinov2", "hiera", "unet", "plain")
 """What a model can be made of."""
 
 _MAY_BE_ZERO = ("decoder_dropout",)
@@ -60,11 +60,10 @@ def _type_problems(config: Any) -> Iterable[str]:
             yield f"{f.name} must be a tuple of whole numbers, not {value!r}"
         elif f.type == "Quirks":
             yield from _quirk_problems(value)
-        elif f.type == "MaskClasses | None" and type(value).__name__ not in (
-            "MaskClasses",
-            "NoneType",
-        ):
-            yield f"{f.name} must be MaskClasses or none, not {value!r}"
+        elif f.type in ("MaskClasses | None", "VoxelClasses | None"):
+            wanted = f.type.removesuffix(" | None")
+            if type(value).__name__ not in (wanted, "NoneType"):
+                yield f"{f.name} must be {wanted} or none, not {value!r}"
 
 
 def _is_number(value: Any) -> bool:

@@ -8,6 +8,7 @@ from samaritan.models.classes import ClassSam
 from samaritan.models.config import Quirks, SamConfig, get_config
 from samaritan.models.mask_classes import MaskSam
 from samaritan.models.sam import Sam
+from samaritan.models.voxel_classes import VoxelNet
 
 
 def create_model(
@@ -31,5 +32,10 @@ def create_model(
     if quirks is not None:
         values["quirks"] = quirks
     config = SamConfig.from_dict(values)
-    kind = MaskSam if config.mask_classes else ClassSam if config.classes else Sam
-    return kind(config).eval()
+    return _kind(config)(config).eval()
+
+
+def _kind(config: SamConfig) -> type[Sam]:
+    if config.voxel_classes:
+        return VoxelNet
+    return MaskSam if config.mask_classes else ClassSam if config.classes else Sam
