@@ -309,8 +309,8 @@ class TestPrompts:
         session = tiny.session(volume).start_from(labels)
         assert session.objects == ("liver", "spleen")
         assert np.array_equal(session.mask.array, array)
-        repaired = session.click((5, 5, 5), object="liver")
-        assert not np.array_equal(repaired.mask.array == 1, array == 1)
+        redrawn = session.refine(object="liver")
+        assert not np.array_equal(redrawn.mask.array == 1, array == 1)
 
     def test_an_empty_mask_to_start_from_is_refused(self, tiny: Predictor, volume: Volume) -> None:
         with pytest.raises(PromptError, match="start from is empty"):

@@ -8,11 +8,18 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from samaritan.cli.prompt_options import TypedBox, TypedPoint, parse_box, parse_point
+from samaritan.cli.prompt_options import (
+    DEFAULT_OBJECT,
+    TypedBox,
+    TypedPoint,
+    parse_box,
+    parse_point,
+)
 
 if TYPE_CHECKING:
     from samaritan.geometry import Grid
     from samaritan.infer import Session
+    from samaritan.volume import LabelMap
 
 
 @dataclass(frozen=True)
@@ -82,10 +89,7 @@ class Wanted:
             session = session.replay(self.replay)
         if self.mask is not None:
             drawn = read_labels(self.mask)
-            alone = len(drawn.labels()) == 1
-            names = {p.object for p in self.points} | {b.object for b in self.boxes}
-            name = names.pop() if alone and len(names) == 1 else None
-            session = session.start_from(drawn, object=name)
+            session = session.start_from(drawn, object=self._renamed(drawn))
         for box in self.boxes:
             session = session.box(box.start, box.stop, object=box.object)
         for point in self.points:
@@ -97,3 +101,22 @@ class Wanted:
         for name in session.objects if stages else ():
             session = session.refine(object=name, stages=stages)
         return session
+
+    def _renamed(self, drawn: LabelMap) -> str | None:
+        """Name the object of a mask as the prompts do; labels of a map keep their names.
+
+        Raises:
+            PromptError: if the prompts do not say which of several structures they are about.
+        """
+        from samaritan.errors import PromptError
+
+        asked = {p.object for p in self.points} | {b.object for b in self.boxes}
+        known, labels = set(drawn.names.values()), drawn.labels()
+        if len(labels) == 1 and len(asked) == 1:
+            return None if asked <= known else asked.pop()
+        if DEFAULT_OBJECT in asked and len(labels) > 1 and known and DEFAULT_OBJECT not in known:
+            raise PromptError(
+                f"{self.mask} holds several structures ({', '.join(sorted(known))}): say which one a prompt "
+                f"is about, such as --point {sorted(known)[0]}=40,120,88"
+            )
+        return None

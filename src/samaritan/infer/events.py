@@ -42,22 +42,34 @@ class StartFrom:
     Attributes:
         runs: lengths of runs of voxels outside and inside by turns, first outside, in C order.
         shape: shape of the image.
+        label: its value in the label map that it comes from; None: it comes from a mask.
+        names: (value, name) of all labels of that map.
     """
 
     kind: ClassVar[str] = "start_from"
     runs: tuple[int, ...]
     shape: tuple[int, int, int]
     object: str = "object"
+    label: int | None = None
+    names: tuple[tuple[int, str], ...] = ()
 
     @classmethod
-    def from_mask(cls, mask: npt.NDArray[np.bool_], object: str) -> StartFrom:
+    def from_mask(
+        cls,
+        mask: npt.NDArray[np.bool_],
+        object: str,
+        *,
+        label: int | None = None,
+        names: Mapping[int, str] | None = None,
+    ) -> StartFrom:
         """Encode a boolean array."""
         flat = mask.reshape(-1)
         edges = np.flatnonzero(flat[1:] != flat[:-1]) + 1
         ends = np.concatenate([[0], edges, [flat.size]])
         runs = np.diff(ends).tolist()
         shape = (mask.shape[0], mask.shape[1], mask.shape[2])
-        return cls(tuple([0, *runs] if flat[0] else runs), shape, object)
+        known = tuple((names or {}).items())
+        return cls(tuple([0, *runs] if flat[0] else runs), shape, object, label, known)
 
     def __hash__(self) -> int:
         """A few runs tell apart what matters; all of them take long at every look into a cache."""
@@ -170,8 +182,46 @@ def _typed(name: str, value: Any) -> Any:
         if min(numbers, default=0) < 0:
             raise ValueError(f"{name} must not be negative")
         return numbers
+    if name == "label":
+        return None if value is None else _label(value)
+    if name == "names":
+        return tuple((_label(number), str(text)) for number, text in value)
     if name == "positive" and not isinstance(value, bool):
         raise TypeError("positive must be true or false")
     if name == "object" and not (isinstance(value, str) and value):
         raise TypeError("object must be a name")
     return value
+
+
+def _label(value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < 2**32:
+        raise ValueError(f"a label must be a whole number from 1, got {value!r}")
+    return value
+
+
+def label_values(prompts: Iterable[Prompt]) -> tuple[dict[str, int], dict[int, str]]:
+    """Number the objects of prompts: as in the label maps that they come from, the others in order.
+
+    Returns:
+        The value of each object, and every name of a value, those of a map that occur nowhere included.
+    """
+    known: dict[int, str] = {}
+    given: dict[str, int] = {}
+    prompts = list(prompts)
+    for prompt in prompts:
+        if isinstance(prompt, StartFrom):
+            for value, name in prompt.names:
+                known.setdefault(value, name)
+            if (
+                prompt.label is not None
+                and known.setdefault(prompt.label, prompt.object) == prompt.object
+            ):
+                given.setdefault(prompt.object, prompt.label)
+    by_name = {name: value for value, name in reversed(known.items())}
+    for prompt in prompts:
+        if prompt.object not in given:
+            value = by_name.get(prompt.object) or max(known, default=0) + 1
+            known.setdefault(value, prompt.object)
+            given[prompt.object] = value
+    order = {p.object: given[p.object] for p in prompts}
+    return order, dict(sorted(known.items()))

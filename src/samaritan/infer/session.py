@@ -29,9 +29,11 @@ from samaritan.infer.events import (
     Undo,
     from_json,
     in_force,
+    label_values,
     to_json,
 )
 from samaritan.infer.objects import ObjectState, Patch
+from samaritan.infer.repairing import repaired, repairs
 from samaritan.io.files import replacing
 from samaritan.prompts import Boxes, MaskPrompt, Points
 from samaritan.transforms import CubePreprocess
@@ -133,9 +135,12 @@ class Session:
     ) -> Self:
         """Start from a mask or label map, which stands as it is until the next prompt on it.
 
+        A click then mends it: of what the model says otherwise, the part that holds the click is taken, and
+        other masks stay unless the click lies in one. A box or `refine` draws the whole object anew.
+
         Args:
             mask: on the image's own grid, or resampled to it by nearest neighbour. Each label of a label map
-                becomes an object of its own, unless `object` is given.
+                becomes an object of its own under its name, and keeps its value, unless `object` is given.
             object: name of the object.
 
         Raises:
@@ -147,7 +152,8 @@ class Session:
             for label in on_grid.labels():
                 name = on_grid.names.get(label, f"label {label}")
                 drawn = on_grid.array == label
-                session = session._then(StartFrom.from_mask(drawn, _name(name)))
+                event = StartFrom.from_mask(drawn, _name(name), label=label, names=on_grid.names)
+                session = session._then(event)
             return session
         drawn = MaskPrompt(on_grid).volume.array != 0
         return self._then(StartFrom.from_mask(drawn, _name(object or "object")))
@@ -207,14 +213,14 @@ class Session:
 
     @cached_property
     def mask(self) -> LabelMap:
-        """All objects as one label map on the image's grid: object n is label n.
+        """All objects as one label map on the image's grid: object n is label n, or as in its own map.
 
         Where objects overlap the more probable one wins; a mask that one started from yields to predictions.
         """
-        names = dict(enumerate(self.objects, start=1))
-        array = np.zeros(self.grid.shape, smallest_label_dtype(len(names)))
-        best = np.zeros(self.grid.shape, np.float16) if len(names) > 1 else None
-        for label, name in names.items():
+        values, names = label_values(self.prompts)
+        array = np.zeros(self.grid.shape, smallest_label_dtype(max(names, default=0)))
+        best = np.zeros(self.grid.shape, np.float16) if len(values) > 1 else None
+        for name, label in values.items():
             _paint(array, best, label, self._state(name), self._patches(name))
         meta = {"model": self.image.engine.model.config.name}
         return LabelMap(array, self.grid, names=names, meta=meta, notes=self.notes)
@@ -333,6 +339,20 @@ class Session:
 
     def _patches(self, name: str, *, whole: bool = False) -> list[Patch]:
         """Where an object is on the image's grid: all that may be in it, or `whole` windows."""
+        clicks = repairs([prompt for prompt in self.prompts if prompt.object == name])
+        state = self._state(name)
+        found = self._drawn(name, whole=whole and not clicks)
+        if not clicks or state.base is None:
+            return found
+        others = {
+            other: base
+            for other in self.objects
+            if other != name and (base := self._state(other).base) is not None
+        }
+        return repaired(state.base, found, clicks, others, self.grid.spacing_mm)
+
+    def _drawn(self, name: str, *, whole: bool) -> list[Patch]:
+        """Where the model drew an object."""
         state, image = self._state(name), self.image
         if image.engine.preprocess.n_axes == 2:
             return list(slices.patches(image, state))
