@@ -25,6 +25,7 @@ VOXELS = 100_000_000
 """Foreground voxels that are drawn in all, as many of each case."""
 
 SEED = 1234
+_PIECE = 1 << 23
 _MOST_BYTES = 256 << 20
 
 
@@ -130,7 +131,7 @@ def _look(raw: RawCase, count: int) -> _Seen:
     for channel in raw.image:
         values = channel[where][foreground]
         if len(values):
-            times = np.bincount(rng.randint(0, len(values), size=count), minlength=len(values))
+            times = _drawn(rng, len(values), count)
             distinct, place = np.unique(values, return_inverse=True)
             drawn.append((distinct, np.bincount(place.ravel(), weights=times).astype(np.int64)))
         else:
@@ -138,6 +139,15 @@ def _look(raw: RawCase, count: int) -> _Seen:
     shape = tuple(b - a for a, b in box)
     relative = float(np.prod(shape) / np.prod(raw.image.shape[1:]))
     return _Seen(shape, raw.spacing, relative, tuple(drawn))
+
+
+def _drawn(rng: np.random.RandomState, voxels: int, count: int) -> npt.NDArray[np.int64]:
+    """Count how often each voxel is drawn; the stream of draws is the same in pieces."""
+    times = np.zeros(voxels, np.int64)
+    for start in range(0, count, _PIECE):
+        piece = rng.randint(0, voxels, size=min(_PIECE, count - start))
+        times += np.bincount(piece, minlength=voxels)
+    return times
 
 
 def _statistics(drawn: Sequence[tuple[Array, Array]]) -> dict[str, float]:

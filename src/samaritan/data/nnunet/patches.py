@@ -6,7 +6,7 @@ was stopped. Cases are memory-mapped; of each only the patch and what turning it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -28,7 +28,11 @@ from samaritan.errors import ConfigError
 Array = npt.NDArray[Any]
 Item = dict[str, Tensor]
 
-_OPEN_CASES = 256
+_OPEN_CASES = 64
+"""Memory-mapped cases that a process keeps open; each takes three file handles."""
+
+_WHOLE_CASES = 2
+"""Cases of `.npz` that a process keeps: they are in memory as a whole."""
 
 
 class PatchDataset(Dataset[Item]):
@@ -86,14 +90,19 @@ class PatchDataset(Dataset[Item]):
                 f"got {self.patch_size}"
             )
         self.foreground, self.augment, self.seed, self.epoch = foreground, augment, seed, 0
-        self._case = lru_cache(maxsize=_OPEN_CASES)(self._opened)
+        self._case = self._cache()
 
     def __getstate__(self) -> dict[str, Any]:
         return {k: v for k, v in self.__dict__.items() if k != "_case"}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        self._case = lru_cache(maxsize=_OPEN_CASES)(self._opened)
+        self._case = self._cache()
+
+    def _cache(self) -> Callable[[str], StoredCase]:
+        file = self.planned.cases_folder(self.configuration) / f"{self.ids[0]}.npz"
+        packed = file.is_file() and not file.with_suffix(".npy").is_file()
+        return lru_cache(maxsize=_WHOLE_CASES if packed else _OPEN_CASES)(self._opened)
 
     def set_epoch(self, epoch: int) -> None:
         """Say how often the data were gone through; for plain indices, `Draw`s bring their own."""

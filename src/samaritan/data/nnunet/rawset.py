@@ -17,6 +17,7 @@ from samaritan.data.reading import case_image, case_labels
 from samaritan.data.sources import SourceOptions, nnunet
 from samaritan.errors import ConfigError, FileError, SamaritanError
 from samaritan.geometry import Grid
+from samaritan.volume import LabelMap, Volume
 
 Array = npt.NDArray[Any]
 
@@ -91,7 +92,7 @@ class RawCase:
     """One case before anything was done to it, the axes in nnU-Net's order.
 
     Attributes:
-        image: (c, k, j, i) float32: the axes of the file, the last first.
+        image: (c, k, j, i) float32: the axes of the file, the last first; of pictures (c, 1, rows, columns).
         labels: (k, j, i), or None.
         spacing: of axes k, j and i, in mm.
         grid: of the file, its axes in the order i, j and k.
@@ -102,27 +103,50 @@ class RawCase:
     spacing: tuple[float, float, float]
     grid: Grid
 
+    @classmethod
+    def of(cls, image: Volume, labels: LabelMap | None = None) -> RawCase:
+        """Lay a scan out as nnU-Net does, with its labels if there are any.
+
+        Raises:
+            FileError: if voxels are not finite.
+            GridMismatch: if the labels lie on another grid.
+        """
+        if labels is not None:
+            image.grid.require_same(labels.grid, what="grids of image and labels")
+        array = image.array if image.array.ndim == 4 else image.array[..., None]
+        order = axes_of(image.grid)
+        turned = np.ascontiguousarray(array.transpose(3, *order), np.float32)
+        if not np.isfinite(turned).all():
+            raise FileError("its image has values that are not finite (NaN or infinity)")
+        drawn = None if labels is None else np.ascontiguousarray(labels.array.transpose(order))
+        return cls(turned, drawn, spacing_of(image.grid), image.grid)
+
 
 def read_raw(manifest: Manifest, case: Case) -> RawCase:
     """Read the image of a case, and its labels if it has any."""
-    image = case_image(manifest, case)
     drawn = case_labels(manifest, case)
-    if drawn:
-        image.grid.require_same(drawn[0].grid, what="grids of image and labels")
-    array = image.array if image.array.ndim == 4 else image.array[..., None]
-    turned = np.ascontiguousarray(array.transpose(3, 2, 1, 0), np.float32)
-    labels = np.ascontiguousarray(drawn[0].array.T) if drawn else None
-    return RawCase(turned, labels, spacing_of(image.grid), image.grid)
+    return RawCase.of(case_image(manifest, case), drawn[0] if drawn else None)
+
+
+def axes_of(grid: Grid) -> tuple[int, int, int]:
+    """Say which axes of an array come first, second and third in nnU-Net: k, j, i; of pictures k, i, j."""
+    return (2, 0, 1) if grid.unit == "px" else (2, 1, 0)
+
+
+def to_file(array: Array, grid: Grid) -> Array:
+    """Bring an array in nnU-Net's order of axes back to that of the file."""
+    order = axes_of(grid)
+    return np.ascontiguousarray(array.transpose([order.index(a) for a in range(3)]))
 
 
 def spacing_of(grid: Grid) -> tuple[float, float, float]:
-    """Tell the spacing of axes k, j and i as nnU-Net does: of pictures a number that stands for "thick".
+    """Tell the spacing in nnU-Net's order of axes; a number stands for the thickness of a picture.
 
     NIfTI keeps spacing as float32; taken from an affine it is off in the last digits, so it is rounded.
     """
     i, j, k = (float(np.float32(s)) for s in grid.spacing_mm)
     if grid.unit == "px":
-        return PICTURE_SPACING, j, i
+        return PICTURE_SPACING, i, j
     return k, j, i
 
 
@@ -132,8 +156,6 @@ def _check(raw: RawCase, of: RawSet) -> None:
             f"it has {len(raw.image)} channels, but dataset.json names {len(of.channels)}: "
             f"{', '.join(of.channels)}"
         )
-    if not np.isfinite(raw.image).all():
-        raise FileError("its image has values that are not finite (NaN or infinity)")
     if raw.labels is not None:
         known = {*of.labels.values, *(() if of.labels.ignore is None else (of.labels.ignore,))}
         odd = sorted(set(np.unique(raw.labels).tolist()) - known)

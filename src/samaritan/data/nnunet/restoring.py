@@ -22,6 +22,7 @@ from samaritan.data.nnunet.cropping import slices_of
 from samaritan.data.nnunet.labels import LabelSet
 from samaritan.data.nnunet.plans import Configuration, Plans
 from samaritan.data.nnunet.preprocessing import Properties
+from samaritan.data.nnunet.rawset import to_file
 from samaritan.data.nnunet.resampling import Resampling, nearest_index, thick_axis
 from samaritan.errors import ConfigError
 from samaritan.geometry import Grid
@@ -57,8 +58,8 @@ class WayBack:
             slabs: logits, slice after slice; each slice once.
             grid: of the file.
         """
-        array = self.labels_from(slabs)
-        return LabelMap(np.ascontiguousarray(array.T), grid, names=self.labels.titles())
+        array = to_file(self.labels_from(slabs), grid)
+        return LabelMap(array, grid, names=self.labels.titles())
 
     def labels_from(self, slabs: Iterable[Slab]) -> Array:
         """Label the file's voxels, axes k, j and i: the largest logit, or regions above one half."""
