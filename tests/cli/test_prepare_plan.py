@@ -46,7 +46,7 @@ def run(*args):
 def test_it_plans_splits_and_preprocesses_and_goes_on(toy, tmp_path) -> None:
     out = tmp_path / "out"
     first = run(toy, "-o", out, "--workers", 1)
-    assert "Dataset007_Toy: 5 cases, channels MRI, 1 labels" in first.stdout
+    assert "Dataset007_Toy: 5 cases, channels MRI, 1 label" in first.stdout
     assert "5, 5 new" in first.stdout
     assert "5 folds (training/validation): 4/1" in first.stdout
     assert {p.name for p in out.iterdir()} == {

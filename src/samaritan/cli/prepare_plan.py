@@ -144,7 +144,8 @@ def _tell(planned: PlannedSet, made: dict[str, int]) -> None:
     console.print(
         f"[bold]{escape(name)}[/]: {len(planned.raw.cases)} cases, channels "
         f"{escape(', '.join(planned.raw.channels))}, {len(planned.labels.foreground)} "
-        f"{'regions' if planned.labels.has_regions else 'labels'}"
+        f"{'region' if planned.labels.has_regions else 'label'}"
+        f"{'s' * (len(planned.labels.foreground) > 1)}"
     )
     table = Table(box=None, pad_edge=False)
     for title in ("configuration", "voxels (mm)", "patch", "batch", "normalisation", "cases"):

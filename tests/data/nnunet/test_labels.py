@@ -49,6 +49,7 @@ def test_lists_of_one_label_are_no_regions() -> None:
         ({"background": 0, "a": [1, 2]}, {}, "regions_class_order"),
         ({"background": 0, "a": 1, "ignore": 5}, {}, "the label after the highest, 2, got 5"),
         ([], {}, "must be like"),
+        ({"background": 0, "a": 10**9}, {}, "is above 32767"),
     ],
 )
 def test_labels_that_cannot_be_meant_are_told(given, more, told) -> None:

@@ -84,6 +84,12 @@ def test_a_missing_field_is_told(content) -> None:
         Plans.of(content, "here").configuration("2d")
 
 
+@pytest.mark.parametrize("forward", [None, [0, 1], [0, 1, 1], ["a", 1, 2], 3])
+def test_axes_that_are_none_are_told(forward, content) -> None:
+    with pytest.raises(ConfigError, match="here"):
+        Plans.of({**content, "transpose_forward": forward}, "here")
+
+
 def test_plans_are_written_and_read_as_they_are(content, tmp_path) -> None:
     file = Plans.of(content, "here").write(tmp_path / "nnUNetPlans.json")
     assert Plans.read(file).content == content

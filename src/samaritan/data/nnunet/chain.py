@@ -16,7 +16,9 @@ from samaritan.data.nnunet.plans import Configuration, Plans
 from samaritan.data.nnunet.preprocessing import Prepared, preprocess
 from samaritan.data.nnunet.rawset import RawCase
 from samaritan.data.nnunet.restoring import WayBack
+from samaritan.data.reading import case_image
 from samaritan.errors import ConfigError, SamaritanError
+from samaritan.geometry import orientation_matrix
 
 Fold = int | Literal["all"]
 
@@ -48,6 +50,8 @@ class PlannedChain:
         patch_size: of the model; two axes for a model of single slices.
         mirror_axes: of the patch along which training reversed it, so that prediction may.
         fold: the fold of the data set that was not learned from; None: not known.
+        orientation: of the images' axes, such as "LPS", if they all lie alike: prediction turns scans so,
+            which nnU-Net does not; None: axes are taken as they lie in a file.
     """
 
     kind: ClassVar[str] = "nnunet"
@@ -59,6 +63,7 @@ class PlannedChain:
     patch_size: tuple[int, ...]
     mirror_axes: tuple[int, ...] = ()
     fold: Fold | None = None
+    orientation: str | None = None
 
     def __post_init__(self) -> None:
         dims = len(self.configuration.patch_size)
@@ -91,6 +96,7 @@ class PlannedChain:
             "patch_size": list(patch_size or configuration.patch_size),
             "mirror_axes": list(mirror_axes),
             "fold": fold,
+            "orientation": orientation_of(planned),
         }
         return cls.from_dict(values)
 
@@ -130,6 +136,7 @@ class PlannedChain:
             "patch_size": list(self.patch_size),
             "mirror_axes": list(self.mirror_axes),
             "fold": self.fold,
+            "orientation": self.orientation,
         }
 
     @classmethod
@@ -150,6 +157,7 @@ class PlannedChain:
                 tuple(int(n) for n in values["patch_size"]),
                 tuple(int(a) for a in values.get("mirror_axes", ())),
                 fold if fold is None or fold == "all" else int(fold),
+                _orientation(values.get("orientation")),
             )
         except SamaritanError:
             raise
@@ -162,3 +170,20 @@ class PlannedChain:
 def is_planned(preprocess: Mapping[str, Any] | None) -> bool:
     """Tell whether the `preprocess` of a header is a `PlannedChain`."""
     return preprocess is not None and preprocess.get("kind") == PlannedChain.kind
+
+
+def orientation_of(planned: PlannedSet, *, most: int = 8) -> str | None:
+    """Tell how the axes of a data set's images lie, from up to `most` of them; None if they differ."""
+    if planned.raw is None:
+        return None
+    cases = planned.raw.cases
+    chosen = cases.cases[:: max(len(cases) // most, 1)][:most]
+    grids = [case_image(cases, case).grid for case in chosen]
+    found = {grid.orientation if grid.unit == "mm" else None for grid in grids}
+    return found.pop() if len(found) == 1 else None
+
+
+def _orientation(value: Any) -> str | None:
+    if value is not None:
+        orientation_matrix(str(value))  # raises where it is none
+    return None if value is None else str(value)

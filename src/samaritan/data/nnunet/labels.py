@@ -8,6 +8,9 @@ from typing import Any
 
 from samaritan.errors import ConfigError
 
+MOST_LABELS = 32_767
+"""Preprocessed label maps have 16 bits, one of them for the sign."""
+
 Key = int | tuple[int, ...]
 """A label value, or the values that make up a region."""
 
@@ -88,11 +91,15 @@ class LabelSet:
                 f'"regions_class_order" must list a label value for each of the {len(names)} regions, '
                 f"got {order}"
             )
-        missing = sorted(set(range(max(made.values) + 1)) - set(made.values))
+        missing = sorted(set(range(min(max(made.values), MOST_LABELS) + 1)) - set(made.values))
+        if max(made.values) > MOST_LABELS:
+            problems.append(
+                f"label {max(made.values)} is above {MOST_LABELS}, the highest that is read"
+            )
         if missing:
             problems.append(
-                f"labels must be numbered without gaps, but nothing is called {missing}; "
-                f"there are {list(made.values)}. Renumber the label files and dataset.json"
+                f"labels must be numbered without gaps, but nothing is called {missing[:10]}; "
+                f"there are {list(made.values)[:20]}. Renumber the label files and dataset.json"
             )
         if ignore is not None and ignore != max(made.values) + 1:
             problems.append(

@@ -208,7 +208,9 @@ def make(
             f"{folder / splits.FILE_NAME} has folds with a patient in both parts: choose another folder, "
             "or remove that file to split by patient"
         )
-    return PlannedSet(folder, raw.content, Plans.read(file), raw)
+    made = PlannedSet(folder, raw.content, Plans.read(file), raw)
+    _ = made.folds  # so that what is wrong with them is told now
+    return made
 
 
 def _fingerprint(raw: RawSet, file: Path, workers: int, progress: Progress) -> prints.Fingerprint:

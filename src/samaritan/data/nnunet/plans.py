@@ -180,11 +180,16 @@ class Plans:
             raise ConfigError(
                 f"{where} is no plans file of nnU-Net 2: it lacks {', '.join(missing) or 'configurations'}"
             )
-        if sorted(content["transpose_forward"]) != [0, 1, 2]:
+        made = cls(content, where)
+        try:
+            forward, _ = sorted(made.transpose_forward), [dict(one) for one in made.intensities]
+        except (TypeError, ValueError, AttributeError) as error:
+            raise ConfigError(f"{where} has fields that cannot be used: {error}") from error
+        if forward != [0, 1, 2]:
             raise ConfigError(
                 f"{where}: transpose_forward must name axes 0, 1 and 2, got {content['transpose_forward']}"
             )
-        return cls(content, where)
+        return made
 
     def write(self, path: Path) -> Path:
         """Write it as nnU-Net does."""
