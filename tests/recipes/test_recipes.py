@@ -158,3 +158,29 @@ def test_cosine_ends_at_its_floor() -> None:
 def test_a_rate_is_never_negative_beyond_the_horizon() -> None:
     schedule = Schedule(kind="polynomial", horizon=1)
     assert rate(schedule, 10_000, per_epoch=3, epochs=9) == 0
+
+
+def test_rates_may_change_by_epochs() -> None:
+    schedule = get_recipe("masksam_acdc").schedule
+    rates = [rate(schedule, i, per_epoch=250, epochs=500) for i in (0, 249, 250, 250 * 250 + 17)]
+    assert rates[0] == rates[1] == 1.0 > rates[2]
+    assert abs(1e-3 * rates[3] - 5.359e-4) < 1e-7
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "message"),
+    [
+        ("masksam_small", "data.chain=sam", "go together"),
+        ("toy_2d", "data.augment=nnunet", "data.augment nnunet is for data.chain nnunet"),
+        ("masksam_small", "data.augment=heavy", "choose nnunet or none"),
+        ("unet_small", "matching.points=3", "matching is for task mask_classes"),
+        ("masksam_small", "data.patch_size=[8]", "two or three sides"),
+        ("masksam_small", "data.fold=-1", "data.fold"),
+        ("masksam_small", "data.fold=last", "data.fold"),
+        ("unet_small", "loss.focal=1", "loss.focal and loss.iou are for task interactive"),
+        ("masksam_small", "data.weights={a: 1}", "learns from one"),
+    ],
+)
+def test_what_patches_need_is_told(name, setting, message) -> None:
+    with pytest.raises(ConfigError, match=message):
+        resolve(name, settings=[setting])

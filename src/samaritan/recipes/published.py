@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 
 from samaritan.errors import ConfigError
+from samaritan.recipes import automatic
 from samaritan.recipes.schema import Recipe
 from samaritan.recipes.sections import (
     Clicks,
@@ -292,6 +293,7 @@ _RECIPES = {
         NEUROSAM3D_DINOV2,
         NEUROSAM3D_HIERA,
         TOY_3D,
+        *automatic.RECIPES,
     )
 }
 

@@ -22,6 +22,8 @@ def rate(schedule: Schedule, iteration: int, *, per_epoch: int, epochs: int) -> 
     >>> rate(Schedule(kind="polynomial", warmup=250, lag=1), 251, per_epoch=93, epochs=200)
     1.0
     """
+    if schedule.steps == "epoch":
+        iteration -= iteration % per_epoch
     at = max(iteration - schedule.lag, 0)
     if at < schedule.warmup:
         return (at + 1) / schedule.warmup

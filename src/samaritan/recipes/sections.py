@@ -60,12 +60,16 @@ class Data(Section):
     """What counts as an object of a label map; task interactive."""
     min_size: PositiveInt = 10
     """Pixels of the input that an object needs; task interactive."""
-    augment: Literal["none", "samed", "geometry", "heavy", "upright"] = "geometry"
-    """Turns and flips as SAMed; those and warps; or intensities as well; warps and intensities alone."""
+    augment: Literal["none", "samed", "geometry", "heavy", "upright", "nnunet"] = "geometry"
+    """Turns and flips as SAMed; those and warps; or intensities as well; warps and intensities alone; or what
+    nnU-Net does, with chain nnunet."""
     intensity: PositiveFloat = 1.0
     """How often intensities change, times the usual; augment heavy with chain focus."""
-    chain: Literal["sam", "samed", "sam_med2d", "focus", "sam_med3d", "neurosam3d"] = "sam"
-    """How an image becomes the input: as published for this system; "focus": a window around one object."""
+    chain: Literal["sam", "samed", "sam_med2d", "focus", "sam_med3d", "neurosam3d", "nnunet"] = (
+        "sam"
+    )
+    """How an image becomes the input: as published for this system; "focus": a window around one object;
+    "nnunet": patches of cases that are prepared by plans."""
     window: tuple[float, float] | None = None
     """Intensities that become black and white; none: 8 bits as they are, others by percentiles. Of volumes:
     that all are cut to; none: as the chain does."""
@@ -81,7 +85,8 @@ class Data(Section):
     """Where crops of volumes lie: around the object (as published), around a voxel of it, anywhere that shows
     one, or any of these; task iterated."""
     spacing_mm: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
-    """Voxels of the input; none: as the chain has it. Task iterated."""
+    """Voxels of the input along array axes i, j and k; none: as the chain has it, or the plans. Task iterated,
+    and chain nnunet where a raw folder is planned."""
     measure: Literal["window", "volume"] = "window"
     """Normalise each crop by itself (as published), or by its volume; task iterated."""
     min_volume_mm3: NonNegativeFloat = 0.0
@@ -89,7 +94,25 @@ class Data(Section):
     channel: NonNegativeInt | None = None
     """Which channel of volumes that have several; none: one drawn for each turn. Task iterated."""
     cache: str | None = None
-    """A folder to keep resampled volumes in; none: in memory. Task iterated."""
+    """A folder to keep resampled volumes in; none: in memory. Task iterated. With chain nnunet: the folder
+    that plans and prepared cases of a raw folder go into; none: as `samaritan prepare plan` has it."""
+    plans: str = "nnUNetPlans"
+    """Name of the plans in a planned folder; this and what follows: chain nnunet."""
+    configuration: str | None = None
+    """Which of the plans' configurations; none: 3d_fullres, or 2d where there is no other."""
+    fold: NonNegativeInt | Literal["all"] = 0
+    """Which fold to hold out; all: learn from every case, and validate on the same."""
+    patch_size: tuple[PositiveInt, ...] | None = None
+    """Sides of a patch in the order of the plans; none: the model's, no larger than the plans' if it is a
+    small one, else the plans'."""
+    foreground: Part = 0.33
+    """Share of each batch that must show foreground."""
+    mirror: bool = True
+    """Reverse axes in training, so that prediction may as well."""
+    by_patient: bool = False
+    """Make folds in which no patient is in both parts; nnU-Net's split scans."""
+    patient: str | None = None
+    """Regular expression on case ids whose first group is the patient; none: as the data set says."""
     val_fraction: Part = 0.2
     """Patients to hold out where the manifest does not say who is in which part."""
 
@@ -152,11 +175,38 @@ class Clicks(Section):
     """Let the image joined with the last mask take the place of the image (M-SAM's paper, not its code)."""
 
 
+class Matching(Section):
+    """Weights of the terms by which masks are matched with classes and judged; task mask_classes.
+
+    Those of MaskSAM for ACDC and Synapse.
+    """
+
+    classes: NonNegativeFloat = 0.2
+    """Which class a mask is of."""
+    no_object: NonNegativeFloat = 0.1
+    """How much a proposal without an object counts in that."""
+    mask: NonNegativeFloat = 1.5
+    """Cross-entropy of masks over points."""
+    dice: NonNegativeFloat = 1.5
+    """Their overlap over points."""
+    aux_mask: NonNegativeFloat = 0.5
+    """Cross-entropy of masks that become prompts."""
+    aux_dice: NonNegativeFloat = 0.5
+    """Their overlap."""
+    box: NonNegativeFloat = 0.5
+    """Distance of box corners."""
+    giou: NonNegativeFloat = 0.2
+    """Overlap of boxes."""
+    points: PositiveInt = 32_768
+    """Points at which masks are compared."""
+
+
 class Loss(Section):
     """Weights of the parts of the loss."""
 
     cross_entropy: NonNegativeFloat = 0.0
-    """Over classes in task multiclass; over pixels with prompts for each object, and in task iterated."""
+    """Over classes in tasks multiclass, voxel_classes and mask_classes (there beside what is matched); over
+    pixels with prompts for each object, and in task iterated."""
     dice: NonNegativeFloat = 1.0
     """Overlap."""
     focal: NonNegativeFloat = 20.0
@@ -186,8 +236,12 @@ class Optim(Section):
     """On matrices and kernels; norms, biases and embeddings keep their size (but see compat)."""
     betas: tuple[Part, Part] = (0.9, 0.999)
     """Of Adam."""
+    eps: PositiveFloat = 1e-8
+    """Of Adam: added to the root of the second moment."""
     momentum: Part = 0.9
     """Of SGD."""
+    nesterov: bool = False
+    """SGD looks ahead by its momentum."""
     groups: tuple[ParameterGroup, ...] = ()
     """Parameters with settings of their own; the first pattern that fits counts."""
 
@@ -202,6 +256,8 @@ class Schedule(Section):
     """Of the polynomial."""
     horizon: PositiveInt | None = None
     """Epochs until the rate would be 0, if not those of the run."""
+    steps: Literal["iteration", "epoch"] = "iteration"
+    """When the rate changes: at every iteration, or at the beginning of each epoch."""
     floor: Part = 0.0
     """Part of the rate that the cosine ends at."""
     milestones: tuple[PositiveInt, ...] = ()
@@ -253,6 +309,13 @@ class Validation(Section):
     """Stop after so many validations without a better one."""
     pictures: NonNegativeInt = 4
     """Sample pictures of each validation."""
+    dice: Literal["pooled", "each"] = "pooled"
+    """Dice of all patches of a validation as if they were one (nnU-Net's pseudo Dice), or the mean of theirs;
+    chain nnunet."""
+    on: Literal["patches", "volumes"] = "patches"
+    """Watch the model on patches, or on whole volumes, which takes longer; chain nnunet."""
+    finish: bool = True
+    """Label the held-out volumes whole in the end, and keep label maps and summary.json; chain nnunet."""
 
 
 class Compat(Section):

@@ -342,6 +342,7 @@ class Trainer:
             rank=self.machine.rank,
             seed=self.recipe.run.seed,
             epoch=epoch,
+            shuffle=not getattr(self.work.train, "ordered", False),
         )
 
     def _images_per_iteration(self) -> float:

@@ -29,9 +29,11 @@ def build_optimizer(model: nn.Module, optim: Optim, compat: Compat) -> torch.opt
             "no parameter of the model learns: choose another model.method, such as decoder_only"
         )
     if optim.name == "sgd":
-        return torch.optim.SGD(groups, lr=optim.lr, momentum=optim.momentum)
+        return torch.optim.SGD(
+            groups, lr=optim.lr, momentum=optim.momentum, nesterov=optim.nesterov
+        )
     kind = torch.optim.AdamW if optim.name == "adamw" else torch.optim.Adam
-    return kind(groups, lr=optim.lr, betas=optim.betas)
+    return kind(groups, lr=optim.lr, betas=optim.betas, eps=optim.eps)
 
 
 def hold_still(model: nn.Module, compat: Compat) -> None:

@@ -21,13 +21,21 @@ class Group:
 
 
 def plan_epoch(
-    n: int, *, batch_size: int, accumulate: int, world: int, rank: int, seed: int, epoch: int
+    n: int,
+    *,
+    batch_size: int,
+    accumulate: int,
+    world: int,
+    rank: int,
+    seed: int,
+    epoch: int,
+    shuffle: bool = True,
 ) -> list[Group]:
     """Shuffle the examples and share them out: every example once, the last iteration may be smaller.
 
     A larger batch over fewer processes or fewer accumulated batches takes the same examples in each
     iteration. Of the last iteration as many examples are left out as there are too few for every process
-    to have one.
+    to have one. Without `shuffle` they come in their own order.
 
     Raises:
         TrainingError: if there is not an example for each process.
@@ -40,7 +48,9 @@ def plan_epoch(
         raise TrainingError(
             f"there are {n} examples to learn from, fewer than the {world} processes. Give more data"
         )
-    order = torch.randperm(n, generator=generator(seed, "order", epoch)).tolist()
+    order = list(range(n))
+    if shuffle:
+        order = torch.randperm(n, generator=generator(seed, "order", epoch)).tolist()
     size = batch_size * accumulate * world
     groups = []
     for start in range(0, n, size):
