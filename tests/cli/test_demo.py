@@ -18,13 +18,16 @@ from cli.run import Done, samaritan
 from samaritan.checkpoints import cached
 from samaritan.cli.demo import NAMES
 from samaritan.cli.demo_folder import NOTE, check_folder, filling
-from samaritan.cli.demo_scenes import Click, Wish, computed, scan
+from samaritan.cli.demo_pointing import Click, Wish, worst
+from samaritan.cli.demo_scenes import computed, scan
+from samaritan.cli.demo_volume import computed_volume
 from samaritan.errors import FileError
 from samaritan.io import read, read_labels
 from samaritan.metrics import dice
 
 shipped = pytest.mark.skipif(
-    cached("samaritan_2d") is None, reason="the weights of samaritan_2d are not in this checkout"
+    None in (cached("samaritan_2d"), cached("samaritan_3d")),
+    reason="the weights of samaritan_2d and samaritan_3d are not in this checkout",
 )
 
 
@@ -59,7 +62,7 @@ def _captured(*args: object) -> Done:
 def test_masks_lie_on_the_grids_of_their_images(shown: tuple[Done, Path]) -> None:
     _, folder = shown
     assert {path.name for path in folder.iterdir()} == {*NAMES, NOTE}
-    for name in ("scan", "phantom"):
+    for name in ("scan", "phantom", "volume"):
         image, mask = (folder / f"demo_{name}{end}.nii.gz" for end in ("", "_mask"))
         assert read_labels(mask).grid.same_as(read(image).grid)
         assert (folder / f"demo_{name}.png").read_bytes().startswith(b"\x89PNG")
@@ -97,9 +100,57 @@ def test_dice_is_that_of_the_known_answer(shown: tuple[Done, Path]) -> None:
 
 
 @shipped
+def test_the_volume_is_told_truly_and_replayed_from_its_log(
+    shown: tuple[Done, Path], tmp_path: Path
+) -> None:
+    done, folder = shown
+    told = json.loads((folder / NOTE).read_text())["volume"]
+    assert told["model"] == "samaritan_3d"
+    mask = read_labels(folder / "demo_volume_mask.nii.gz")
+    assert min(mask.grid.shape) > 90
+    values, made = {name: value for value, name in mask.names.items()}, computed_volume()
+    assert set(values) == {found["name"] for found in told["objects"]} > {"liver", "lesion"}
+    for found in told["objects"]:
+        inside = mask.array == values[found["name"]]
+        measured = dice(inside, made.reference(found["name"]))
+        assert measured == pytest.approx(found["dice"], abs=0.02)  # differs where objects overlap
+        assert found["dice"] > 0.85, "the model does not see what it is pointed at"
+        assert found["dice"] > found["dice_first"], "a click on what is wrong helps"
+        volume_ml = found["voxels"] * mask.grid.voxel_volume_mm3 / 1000
+        assert found["volume_ml"] == pytest.approx(volume_ml)
+        row = next(line for line in done.out.splitlines() if f"{found['voxels']:,}" in line)
+        for text in (found["name"], found["prompt"], f"{found['dice_first']:.3f}"):
+            assert text in row
+    out = tmp_path / "again.nii.gz"
+    image, log = folder / "demo_volume.nii.gz", folder / "demo_volume.json"
+    again = _captured("segment", image, "-o", out, "--session", log)
+    assert again.code == 0, again.err
+    assert "samaritan_3d" in again.err
+    assert np.array_equal(read_labels(out).array, mask.array)
+    words = [line.split() for line in done.out.splitlines() if "--point lesion=" in line]
+    assert str(image) in words[0]
+    points = [word for word in words[0] if word.startswith("lesion=")]
+    lesion = _captured("segment", image, "-o", out, *("-p " + " -p ".join(points)).split())
+    (found,) = (one for one in told["objects"] if one["name"] == "lesion")
+    assert f"lesion: {found['voxels']} voxels" in lesion.out
+
+
+def test_the_lesion_of_the_volume_is_one_of_many() -> None:
+    scene = computed_volume()
+    answer = scene.answer
+    assert answer is not None
+    (other,) = (value for value, name in answer.names.items() if name == "other lesions")
+    lesion = scene.reference("lesion")
+    assert 50 < lesion.sum() < (answer.array == other).sum()
+    assert scene.at is not None
+    assert lesion[:, :, scene.at[2]].any()
+
+
+@shipped
 def test_pictures_are_named_with_their_source_and_licence(shown: tuple[Done, Path]) -> None:
     done, _ = shown
     text = " ".join(done.out.split())
+    assert "The volume is a computed MR volume of no patient" in text
     assert re.search(r"real MR slice .*pydicom [\d.]+ \(MIT licence\)", text)
     assert "The phantom is a computed CT slice of no patient" in text
     assert "Apache-2.0" in text
@@ -131,11 +182,15 @@ def test_the_session_is_undone_and_replayed(
 
 @shipped
 def test_a_second_run_replaces_its_own_files_only(
-    shown: tuple[Done, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    shown: tuple[Done, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     folder = tmp_path / "copy"
     shutil.copytree(shown[1], folder)
     (folder / "mine.txt").write_text("mine")
+    monkeypatch.setattr("samaritan.cli.demo_volume._ASKED", {"liver": "box", "lesion": "box"})
     done = samaritan(capsys, "demo", "-o", folder, "--json")
     assert done.code == 0, done.err
     assert len(json.loads(done.out)["files"]) == len(NAMES)
@@ -231,3 +286,26 @@ def test_prompts_are_told_in_words() -> None:
     assert Wish("a", box).told == "box"
     assert Wish("a", box, (off,)).told == "box, 1 click off it"
     assert Wish("a", None, (on, on, off)).told == "2 clicks on it, 1 click off it"
+
+
+def test_prompts_are_told_as_options() -> None:
+    box = ((0, 0, 0), (5, 5, 1))
+    wish = Wish("left kidney", box, (Click((2, 2, 0), positive=False),))
+    assert wish.options == ["--box", "left kidney=0,0,0,5,5,1", "--point", "left kidney=2,2,0:-"]
+    assert Wish("", None, (Click((1, 2, 3)),)).options == ["--point", "1,2,3"]
+
+
+def test_clicks_go_where_most_is_missing_or_too_much() -> None:
+    truth = np.zeros((9, 8, 7), bool)
+    truth[1:6, 1:6, 1:6] = True
+    assert worst(truth, truth) is None
+    less, more = truth.copy(), truth.copy()
+    less[1:4] = False
+    more[6:8, 1:6, 1:6] = True
+    missing, extra = worst(less, truth), worst(more, truth)
+    assert missing is not None
+    assert missing.positive
+    assert extra is not None
+    assert not extra.positive
+    assert (truth & ~less)[missing.at]
+    assert (more & ~truth)[extra.at]

@@ -1,11 +1,11 @@
-"""`samaritan demo`: see it work, offline, with the model that comes with the package."""
+"""`samaritan demo`: see it work, offline, with the models that come with the package."""
 
 from __future__ import annotations
 
 import json
 import shlex
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,16 +15,19 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.console import Console
 
+    from samaritan.cli.demo_pointing import Wish
     from samaritan.cli.demo_scenes import Found, Played, Scene, Segmented
+    from samaritan.cli.demo_volume import Volumetric
 
-MODEL = "samaritan_2d"
-"""The model that comes with the package."""
+MODEL, MODEL_3D = "samaritan_2d", "samaritan_3d"
+"""The models that come with the package: for slices, and for volumes."""
 
-_SCENES, _ENDS = ("scan", "phantom"), (".nii.gz", "_mask.nii.gz", ".png")
+_SCENES, _ENDS = ("scan", "phantom", "volume"), (".nii.gz", "_mask.nii.gz", ".png")
 NAMES = (
     *(f"demo_{scene}{end}" for scene in _SCENES for end in _ENDS),
     "demo_session.png",
     "demo_session.json",
+    "demo_volume.json",
 )
 """All files that a demonstration may leave, beside its note."""
 
@@ -35,13 +38,14 @@ def demo(
     ] = Path("out"),
     as_json: Annotated[bool, typer.Option("--json", help="Print the results as JSON.")] = False,
 ) -> None:
-    """See it work: segment a real scan and a phantom with the model that comes with the package.
+    """See it work: segment a real slice, and a phantom in 2D and 3D, with the models that come along.
 
     Nothing is downloaded. The folder gets images, masks on the images' own grids, and pictures.
     """
     from samaritan.cli.console import bars, warn
     from samaritan.cli.demo_folder import filling
     from samaritan.cli.demo_scenes import computed, play, scan, segment
+    from samaritan.cli.demo_volume import computed_volume, segment_volume
     from samaritan.infer import Predictor
 
     results: dict[str, Any] = {}
@@ -58,35 +62,40 @@ def demo(
                 done.append(segment(predictor, scene))
         report("playing a session", 0, 0)
         played = play(predictor, phantom)
+        report("segmenting the volume", 0, 0)
+        deep = segment_volume(Predictor.from_checkpoint(MODEL_3D), computed_volume())
         report("drawing", 0, 0)
         for one in done:
             _write(one, folder)
+        _write(deep, folder)
+        deep.session.save(folder / "demo_volume.json")
         _write_session(played, folder)
-        results |= _results(done, played)
+        results |= _results(done, played, deep)
     files = [str(output / name) for name in NAMES if (output / name).exists()]
     if as_json:
         typer.echo(json.dumps({**results, "files": files}))
     else:
-        _print(done, played, output, files)
+        _print(done, played, deep, output, files)
 
 
-def scene_picture(done: Segmented) -> Figure:
+def scene_picture(done: Segmented | Volumetric) -> Figure:
     """The image of a scene with its contours and prompts."""
-    from samaritan.cli.demo_scenes import prompts_of
+    from samaritan.cli.demo_pointing import prompts_of
     from samaritan.pictures import draw
 
     scene = done.scene
     points, boxes = prompts_of(scene.wishes, scene.image)
-    return draw(scene.image, mask=done.mask, points=points, boxes=boxes, title=scene.title)
+    return draw(
+        scene.image, mask=done.mask, points=points, boxes=boxes, at=scene.at, title=scene.title
+    )
 
 
 def session_picture(played: Played) -> Figure:
     """The steps of a session side by side."""
-    from dataclasses import replace
-
     import numpy as np
 
-    from samaritan.cli.demo_scenes import SESSION_OBJECT, prompts_of, wishes_so_far
+    from samaritan.cli.demo_pointing import prompts_of
+    from samaritan.cli.demo_scenes import SESSION_OBJECT, wishes_so_far
     from samaritan.pictures.steps import Step, draw_steps
 
     scene = played.scene
@@ -115,7 +124,7 @@ def session_picture(played: Played) -> Figure:
     return draw_steps(scene.image, steps, reference=reference, note=note)
 
 
-def _write(done: Segmented, folder: Path) -> None:
+def _write(done: Segmented | Volumetric, folder: Path) -> None:
     """Leave image, mask and picture of a scene."""
     from samaritan.io import write
     from samaritan.pictures import save_picture
@@ -133,7 +142,7 @@ def _write_session(played: Played, folder: Path) -> None:
     save_picture(session_picture(played), folder / "demo_session.png", dpi=110)
 
 
-def _results(done: Sequence[Segmented], played: Played) -> dict[str, Any]:
+def _results(done: Sequence[Segmented], played: Played, deep: Volumetric) -> dict[str, Any]:
     scenes = [
         {
             "name": one.scene.name,
@@ -146,10 +155,22 @@ def _results(done: Sequence[Segmented], played: Played) -> dict[str, Any]:
         "model": MODEL,
         "scenes": scenes,
         "session": [asdict(found) for found in played.found],
+        "volume": {
+            "model": MODEL_3D,
+            "name": deep.scene.name,
+            "source": deep.scene.source,
+            "objects": [asdict(found) for found in deep.found],
+        },
     }
 
 
-def _print(done: Sequence[Segmented], played: Played, output: Path, files: Sequence[str]) -> None:
+def _print(
+    done: Sequence[Segmented],
+    played: Played,
+    deep: Volumetric,
+    output: Path,
+    files: Sequence[str],
+) -> None:
     from rich.console import Console
 
     from samaritan.cli.demo_scenes import SESSION_OBJECT
@@ -166,22 +187,45 @@ def _print(done: Sequence[Segmented], played: Played, output: Path, files: Seque
         say("")
     say(f"A session with the {SESSION_OBJECT} of the phantom, each click on what was most wrong:\n")
     _table(console, "step", [(str(n), found) for n, found in enumerate(played.found, 1)])
-    say("\nquality: what the model itself expects of its mask (IoU)")
+    say(f"\nThe {deep.scene.name} is {deep.scene.source}.\n")
+    _volume_table(console, deep)
+    say("\nDice after the first prompt, and after a click on what was most wrong")
+    say("quality: what the model itself expects of its mask (IoU)")
     say("\nThe session in Python:\n\n  import samaritan")
     for line in played.lines:
         say("  " + line.replace("{image}", _path(output, "demo_phantom.nii.gz")))
     say("\nOn the command line, and the same with any scan or picture of yours:\n")
-    say(f"  {_command(done[0].scene, output)}")
+    say(f"  {_command(done[0].scene, output, _boxed(done[0].scene))}")
+    say(f"  {_command(deep.scene, output, *_few(deep.scene))}")
+    say(f"  {_replayed(deep.scene, output)}")
     say(f"\nwritten into {output}: " + ", ".join(Path(file).name for file in files))
     say("look at " + " and ".join(file for file in files if file.endswith(".png")))
 
 
-def _command(scene: Scene, output: Path) -> str:
-    """The call that asks for the first boxed object of a scene."""
-    box = next(wish.box for wish in scene.wishes if wish.box is not None)
-    corners = ",".join(str(v) for v in (*box[0], *box[1]))
+def _boxed(scene: Scene) -> Wish:
+    """The first object that a box asks for, and nothing but the box."""
+    wish = next(wish for wish in scene.wishes if wish.box is not None)
+    return replace(wish, name="", clicks=())
+
+
+def _few(scene: Scene) -> list[Wish]:
+    """Two of a volume's objects: the first, and the lesion."""
+    return [scene.wishes[0], scene.wishes[-1]]
+
+
+def _command(scene: Scene, output: Path, *wishes: Wish) -> str:
+    """The call that asks for some objects of a scene."""
     image = shlex.quote(_path(output, f"demo_{scene.name}.nii.gz"))
-    return f"samaritan segment {image} -o mask.nii.gz --box {corners} --picture look.png"
+    prompts = [shlex.quote(option) for wish in wishes for option in wish.options]
+    return f"samaritan segment {image} -o mask.nii.gz {' '.join(prompts)} --picture look.png"
+
+
+def _replayed(scene: Scene, output: Path) -> str:
+    """The call that asks for all objects of a scene, from its log."""
+    image, log = (
+        shlex.quote(_path(output, f"demo_{scene.name}{end}")) for end in (".nii.gz", ".json")
+    )
+    return f"samaritan segment {image} -o mask.nii.gz --session {log} --picture look.png"
 
 
 def _path(output: Path, name: str) -> str:
@@ -202,4 +246,19 @@ def _table(console: Console, title: str, rows: Sequence[tuple[str, Found]]) -> N
         cells.append("" if found.quality is None else f"{found.quality:.2f}")
         cells += ["" if found.dice is None else f"{found.dice:.3f}"] if known else []
         table.add_row(*cells, f"{found.seconds:.2f}")
+    console.print(table)
+
+
+def _volume_table(console: Console, deep: Volumetric) -> None:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for name in ("object", "prompt", "Dice", "click", "Dice", "voxels", "ml", "quality", "seconds"):
+        words = name in ("object", "prompt", "click")
+        table.add_column(name, justify="left" if words else "right", no_wrap=True)
+    for one in deep.found:
+        cells = [one.name, one.prompt, f"{one.dice_first:.3f}", one.correction, f"{one.dice:.3f}"]
+        cells += [f"{one.voxels:,}", f"{one.volume_ml:,.1f}"]
+        cells.append("" if one.quality is None else f"{one.quality:.2f}")
+        table.add_row(*cells, f"{one.seconds:.2f}")
     console.print(table)

@@ -3,58 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
+from samaritan.cli.demo_pointing import Click, Index, Wish, around, call_of, core, moved, worst
 
 if TYPE_CHECKING:
     from samaritan.infer import Predictor, Session
-    from samaritan.prompts import Boxes, Points
     from samaritan.volume import LabelMap, Volume
-
-Index = tuple[int, int, int]
 
 SESSION_OBJECT = "left kidney"
 """What the session of the phantom is about."""
 
 _HAND = (-4, -3, 0), (3, 6, 0)
 """How far a box that is drawn in passing misses the object, at its start and at its end."""
-
-
-@dataclass(frozen=True)
-class Click:
-    """A point that belongs to the object, or does not."""
-
-    at: Index
-    positive: bool = True
-
-
-@dataclass(frozen=True)
-class Wish:
-    """One object, and how it is pointed at."""
-
-    name: str
-    box: tuple[Index, Index] | None = None
-    clicks: tuple[Click, ...] = ()
-
-    @property
-    def told(self) -> str:
-        """The prompts in words, such as "box, 1 click off it"."""
-        on = sum(click.positive for click in self.clicks)
-        counts = ((on, "on it"), (len(self.clicks) - on, "off it"))
-        words = [f"{n} click{'s' if n > 1 else ''} {where}" for n, where in counts if n]
-        return ", ".join((["box"] if self.box else []) + words)
-
-    def ask(self, session: Session) -> Session:
-        """Give the prompts to a session."""
-        if self.box is not None:
-            session = session.box(*self.box, object=self.name)
-        for click in self.clicks:
-            session = session.click(click.at, positive=click.positive, object=self.name)
-        return session
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +32,7 @@ class Scene:
         image: what is looked at.
         wishes: the objects.
         answer: what is right, where that is known.
+        at: the voxel that the planes of its picture go through, of a volume.
     """
 
     name: str
@@ -76,6 +41,7 @@ class Scene:
     image: Volume
     wishes: tuple[Wish, ...]
     answer: LabelMap | None = None
+    at: Index | None = None
 
     def reference(self, name: str) -> Any:
         """Where an object truly is; None where that is not known."""
@@ -120,7 +86,7 @@ class Played:
     @property
     def lines(self) -> tuple[str, ...]:
         """The three lines of Python that do the same, but for the name of the image: {image}."""
-        calls = "".join(_call(click) for click in self.clicks)
+        calls = "".join(call_of(click) for click in self.clicks)
         return (
             'predictor = samaritan.Predictor.from_checkpoint("samaritan_2d")',
             'session = predictor.session(samaritan.read("{image}"))'
@@ -178,9 +144,9 @@ def computed() -> Scene:
         (label,) = (value for value, known in names.items() if known == name)
         inside = made.labels.array == label
         if how == "box":
-            wishes.append(Wish(name, _around(inside)))
+            wishes.append(Wish(name, around(inside)))
         else:
-            wishes.append(Wish(name, None, (_core(inside),)))
+            wishes.append(Wish(name, None, (core(inside),)))
     return Scene(
         "phantom",
         "a phantom, segmented by samaritan_2d",
@@ -199,7 +165,7 @@ def segment(predictor: Predictor, scene: Scene) -> Segmented:
     for wish in scene.wishes:
         start = time.perf_counter()
         session = wish.ask(session)
-        mask = _inside(session, wish.name)
+        mask = mask_of(session, wish.name)
         found.append(
             _found(scene, session, wish.name, wish.told, mask, time.perf_counter() - start)
         )
@@ -212,14 +178,14 @@ def play(predictor: Predictor, scene: Scene, name: str = SESSION_OBJECT) -> Play
     The clicks are where a person would click who knows the right answer: deep in the largest error.
     """
     reference = scene.reference(name)
-    start, stop = _around(reference)
-    box = _moved(start, _HAND[0]), _moved(stop, _HAND[1])
+    start, stop = around(reference)
+    box = moved(start, _HAND[0]), moved(stop, _HAND[1])
     begun = predictor.session(scene.image)
     steps, found, clicks = [], [], []
 
     def take(session: Session, what: str) -> None:
         began = time.perf_counter()
-        mask = _inside(session, "object")
+        mask = mask_of(session, "object")
         steps.append(session)
         found.append(
             _found(scene, session, "object", what, mask, time.perf_counter() - began, reference)
@@ -227,7 +193,7 @@ def play(predictor: Predictor, scene: Scene, name: str = SESSION_OBJECT) -> Play
 
     take(begun.box(*box), "box")
     for word in ("click", "correct"):
-        wrong = _wrong(_inside(steps[-1], "object"), reference)
+        wrong = worst(mask_of(steps[-1], "object"), reference)
         if wrong is None:
             break
         clicks.append(wrong)
@@ -236,20 +202,6 @@ def play(predictor: Predictor, scene: Scene, name: str = SESSION_OBJECT) -> Play
     if clicks:
         take(steps[-1].undo(), "undo")
     return Played(scene, tuple(steps), tuple(found), box, tuple(clicks))
-
-
-def prompts_of(wishes: Sequence[Wish], image: Volume) -> tuple[Points | None, Boxes | None]:
-    """All points and boxes of some wishes, for a picture."""
-    from samaritan.prompts import Boxes, Points
-
-    clicks = [click for wish in wishes for click in wish.clicks]
-    boxes = [wish.box for wish in wishes if wish.box is not None]
-    points = None
-    if clicks:
-        at, signs = np.array([c.at for c in clicks]), np.array([int(c.positive) for c in clicks])
-        points = Points(at, signs, image.grid)
-    starts, stops = np.array([b[0] for b in boxes]), np.array([b[1] for b in boxes])
-    return points, Boxes(starts, stops, image.grid) if boxes else None
 
 
 def wishes_so_far(played: Played) -> Iterator[Wish]:
@@ -270,39 +222,7 @@ def _example(name: str) -> Path | None:
     return path if path.is_file() else None
 
 
-def _around(inside: Any) -> tuple[Index, Index]:
-    """The half-open box around a mask."""
-    at = np.argwhere(inside)
-    return _index(at.min(axis=0)), _index(at.max(axis=0) + 1)
-
-
-def _moved(at: Index, by: Index) -> Index:
-    return _index(np.add(at, by))
-
-
-def _core(inside: Any) -> Click:
-    """A click where a person would point to mean the whole of it."""
-    found = _wrong(np.zeros_like(inside), inside)
-    assert found is not None
-    return found
-
-
-def _wrong(mask: Any, reference: Any) -> Click | None:
-    """A click deep in the largest error; None where nothing is wrong."""
-    import torch
-
-    from samaritan.simulate import POSITIVE, error_points
-
-    if not (mask != reference).any():
-        return None
-    one, two = (torch.from_numpy(np.ascontiguousarray(m[None, :, :, 0])) for m in (mask, reference))
-    draws = torch.Generator().manual_seed(0)
-    coords, labels = error_points(one, two, 1, draws, at_core=True)
-    row, column = (int(v) for v in coords[0, 0])
-    return Click((row, column, 0), bool(labels[0, 0] == POSITIVE))
-
-
-def _inside(session: Session, name: str) -> Any:
+def mask_of(session: Session, name: str) -> Any:
     """Where an object is, whatever else there is."""
     return session.probability(name).array > 0.5
 
@@ -330,12 +250,3 @@ def _found(
         None if truth is None else float(dice(mask, truth)),
         seconds,
     )
-
-
-def _index(values: Any) -> Index:
-    i, j, k = (int(v) for v in values)
-    return i, j, k
-
-
-def _call(click: Click) -> str:
-    return f".click({click.at}{'' if click.positive else ', positive=False'})"
