@@ -96,12 +96,12 @@ class SlidingWindows:
         places = list(itertools.product(*starts))
         for done in range(0, len(places), self.batch_size):
             some = places[done : done + self.batch_size]
-            yield from board.finished(some[0][0])
             windows = [
                 _cut(image, [s - b for s, b in zip(p, before, strict=True)], patch) for p in some
             ]
             logits = self._weighed(model, torch.stack(windows).to(self.device), weights)
             for place, one in zip(some, logits, strict=True):
+                yield from board.finished(place[0])  # the ring turns within a batch as well
                 board.add(place, one, weights)
             progress(min(done + self.batch_size, len(places)), len(places))
         yield from board.finished(padded[0])
