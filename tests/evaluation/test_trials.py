@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -17,14 +16,13 @@ from infer.oracle import BrightnessOracle
 from samaritan import simulate
 from samaritan.data import load_manifest
 from samaritan.errors import ConfigError
-from samaritan.evaluation import trials
 from samaritan.evaluation.asking import answers
 from samaritan.evaluation.prompting import correction, ellipse, points_for
 from samaritan.evaluation.targets import Target, read_subject
 from samaritan.evaluation.trial import Trial, parse_counts, parse_prompts
 from samaritan.evaluation.trials import suited, try_model
 from samaritan.geometry import Grid
-from samaritan.infer import Predictor, Session
+from samaritan.infer import Predictor
 from samaritan.io import write
 from samaritan.metrics import dice, get_protocol
 from samaritan.transforms import WindowPreprocess
@@ -249,13 +247,15 @@ def test_objects_beyond_one_window_are_asked_and_measured_whole(tmp_path) -> Non
     )
 
 
-def test_answers_that_were_stopped_are_told(tmp_path, monkeypatch) -> None:
+def test_answers_that_were_stopped_are_told(tmp_path) -> None:
     labels = np.zeros((60, 20, 20), np.uint8)
     labels[4:56, 6:14, 6:14] = 1
     folder = write_case(tmp_path, LabelMap(labels, Grid.from_spacing(labels.shape)))
-    monkeypatch.setattr(trials, "Session", partial(Session, max_windows=2))
     found = try_model(
-        solid(16, 1.0), load_manifest(folder), Trial(prompts=("clicks",), clicks=2), OURS
+        solid(16, 1.0),
+        load_manifest(folder),
+        Trial(prompts=("clicks",), clicks=2, max_windows=2),
+        OURS,
     )
     assert found.rows[0].values["dice"] < 0.7
     assert len(found.notes) == 1

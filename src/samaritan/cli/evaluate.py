@@ -162,6 +162,12 @@ def evaluate(
         str | None,
         typer.Option(help="Channel to show, by number or name.", rich_help_panel=_PROMPTS),
     ] = None,
+    max_windows: Annotated[
+        int,
+        typer.Option(
+            help="Windows of a 3D model that an object may grow over.", rich_help_panel=_PROMPTS
+        ),
+    ] = 32,
     seed: Annotated[int, typer.Option(help="Of all draws.", rich_help_panel=_PROMPTS)] = 0,
 ) -> None:
     """Measure masks against references, or a model on data; write a page with tables, charts and pictures.
@@ -173,7 +179,7 @@ def evaluate(
 
     asked = Wanted(
         model, data, base, device, split, limit, group_by, prompts, points, clicks, objects,
-        max_objects, min_size, box, click, baseline, ceiling, channel, seed,
+        max_objects, min_size, box, click, baseline, ceiling, channel, max_windows, seed,
     )  # fmt: skip
     given = {
         "--labels": labels, "--binary": binary, "--images": images, "--groups": groups,

@@ -43,6 +43,7 @@ class Wanted:
     baseline: str | None
     ceiling: bool
     channel: str | None
+    max_windows: int
     seed: int
 
     def checked(
@@ -90,6 +91,7 @@ class Wanted:
             max_objects=self.max_objects,
             min_size=self.min_size,
             baseline=self.baseline is not None,
+            max_windows=self.max_windows,
             seed=self.seed,
             **words,
         )

@@ -67,7 +67,7 @@ def ask_as_cvpr25(
     _check_apart(whole)
     wanted = {(target.case, target.label) for target in subject.targets}
     (prompt,) = trial.prompts
-    session, opening = opened(predictor, manifest, whole)
+    session, opening = opened(predictor, manifest, whole, trial.max_windows)
     boxes = _boxes(manifest, whole) if prompt == "box+clicks" else None
     round_of = _Round(session, whole, prompt, boxes)
     for number in range(0 if prompt == "box+clicks" else 1, CLICKS + 1):

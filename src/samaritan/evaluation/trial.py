@@ -53,6 +53,8 @@ class Trial:
     """Also measure what a perfect answer would reach, so that one sees what resolution costs."""
     channel: int | str | None = None
     """Which channel of images that have several the model sees; None: all of them."""
+    max_windows: int = 32
+    """How many windows of a 3D model an object may grow over."""
     seed: int = 0
     """Of every draw."""
 
@@ -63,7 +65,11 @@ class Trial:
         _check_word("click", (self.click,), get_args(ClickKind))
         if not self.prompts:
             raise ConfigError(f"no prompts: name at least one of {', '.join(PROMPTS)}")
-        numbers = {"clicks": self.clicks, "min_size": self.min_size}
+        numbers = {
+            "clicks": self.clicks,
+            "min_size": self.min_size,
+            "max_windows": self.max_windows,
+        }
         numbers |= {"max_objects": 1 if self.max_objects is None else self.max_objects}
         numbers |= {"points": min(self.points, default=0)} if "points" in self.prompts else {}
         for name, number in numbers.items():

@@ -110,7 +110,7 @@ def ask_by_session(
         GeometryError: if the image is not one for this model.
     """
     check_image(predictor, subject)
-    session, opening = opened(predictor, manifest, subject)
+    session, opening = opened(predictor, manifest, subject, trial.max_windows)
     seconds: float | None = opening
     for target in subject.targets:
         if trial.ceiling:
@@ -124,7 +124,9 @@ def ask_by_session(
             seconds, before = None, predictor.encoding_seconds
 
 
-def opened(predictor: Predictor, manifest: Manifest, subject: Subject) -> tuple[Session, float]:
+def opened(
+    predictor: Predictor, manifest: Manifest, subject: Subject, max_windows: int = 32
+) -> tuple[Session, float]:
     """Begin a session, and say how long the image took; windows are encoded when they are asked for."""
     start = time.perf_counter()
     window = manifest.group_of(subject.case).window
@@ -132,7 +134,7 @@ def opened(predictor: Predictor, manifest: Manifest, subject: Subject) -> tuple[
     chain = predictor.preprocess
     if chain.n_axes == 2 and not isinstance(chain, FocusPreprocess):
         image.embedded((image.axis, 0))
-    return Session(image), time.perf_counter() - start
+    return Session(image, max_windows=max_windows), time.perf_counter() - start
 
 
 def measured(subject: Subject, target: Target, answer: Answer, protocol: Protocol) -> Row:
