@@ -61,6 +61,51 @@ def multiclass_dice_loss(
     return (1 - (2 * both + smooth) / (whole + smooth)).mean()
 
 
+def nnunet_loss(
+    logits: Float[Tensor, "b k *grid"],
+    targets: Tensor,
+    *,
+    known: Tensor | None = None,
+    regions: bool = False,
+    batch_dice: bool = False,
+    smooth: float = 1e-5,
+) -> Losses:
+    """Cross-entropy and Dice loss of classes or regions, as nnU-Net has them.
+
+    Source: `DC_and_CE_loss` and `DC_and_BCE_loss` of nnU-Net 2.8.1, without squares in the denominator. Its
+    Dice is negated, this one is one minus it: the gradients are the same.
+
+    Args:
+        logits: of each head.
+        targets: "b k *grid" where the heads are, 0 or 1; of classes also label values "b *grid".
+        known: "b *grid": where somebody decided; the rest counts for nothing.
+        regions: heads may overlap; else they exclude each other and the first is the background, which
+            Dice leaves out.
+        batch_dice: one fraction for each head over the whole batch, not for each example.
+        smooth: added above and below.
+
+    Returns:
+        "ce" and "dice".
+    """
+    values = logits.float()
+    if not regions and targets.ndim < values.ndim:
+        targets = F.one_hot(targets.long(), values.shape[1]).movedim(-1, 1)
+    target = targets.to(values.dtype)
+    mask = values.new_ones(1) if known is None else known[:, None].to(values.dtype)
+    weights = mask.expand_as(target[:, :1])
+    if regions:
+        each = F.binary_cross_entropy_with_logits(values, target, reduction="none")
+        probs = values.sigmoid()
+    else:
+        each = -(target * values.log_softmax(dim=1)).sum(dim=1, keepdim=True)
+        probs, target = values.softmax(dim=1)[:, 1:], target[:, 1:]
+    ce = (each * mask).sum() / (weights.sum() * each.shape[1]).clamp(min=1e-8)
+    axes = tuple(range(2, values.ndim)) if not batch_dice else (0, *range(2, values.ndim))
+    both = (probs * target * mask).sum(dim=axes)
+    whole = (probs * mask).sum(dim=axes) + (target * mask).sum(dim=axes)
+    return {"ce": ce, "dice": 1 - ((2 * both + smooth) / (whole + smooth).clamp(min=1e-8)).mean()}
+
+
 def sam_med2d_loss(
     logits: Float[Tensor, "n m *grid"],
     masks: Tensor,

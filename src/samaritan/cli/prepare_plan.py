@@ -80,7 +80,7 @@ def plan(
     from samaritan.errors import ConfigError
 
     raw = RawSet.open(path, patient=patient)
-    folder = output or _default_folder() / raw.name
+    folder = output or default_folder() / raw.name
     with bars() as report:
         planned = make(
             raw,
@@ -109,7 +109,8 @@ def plan(
     _tell(planned, made)
 
 
-def _default_folder() -> Path:
+def default_folder() -> Path:
+    """Where folders of planned data sets lie."""
     return Path(os.environ.get("nnUNet_preprocessed", "preprocessed"))  # noqa: SIM112  (theirs)
 
 

@@ -8,7 +8,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -17,6 +17,7 @@ import typer
 
 if TYPE_CHECKING:
     from samaritan.data import Manifest
+    from samaritan.data.nnunet.planned import PlannedSet
     from samaritan.recipes import Recipe
     from samaritan.train import Seen
 
@@ -30,20 +31,30 @@ def train(
         typer.Option(
             "--recipe",
             "-r",
-            help="samed, samed_s, sam_med2d, ft_sam, sam_med3d, m_sam, neurosam3d, toy_2d, toy_3d, ...",
+            help="samed, sam_med2d, sam_med3d, m_sam, neurosam3d, masksam_acdc, masksam_small, toy_2d, ...",
             rich_help_panel=_RECIPE,
         ),
     ] = None,
     data: Annotated[
         Path | None,
         typer.Option(
-            "--data", "-d", help="A manifest, or a data set of `prepare`.", rich_help_panel=_RECIPE
+            "--data",
+            "-d",
+            help="A manifest, or a data set of `prepare`; an nnU-Net folder, raw or planned.",
+            rich_help_panel=_RECIPE,
         ),
     ] = None,
     init: Annotated[
         str | None,
         typer.Option(
             help="Weights to begin with: a file or a name; those of a 2D SAM start 3D models too.",
+            rich_help_panel=_RECIPE,
+        ),
+    ] = None,
+    fold: Annotated[
+        str | None,
+        typer.Option(
+            help="Of an nnU-Net data set: which fold to hold out, or all; its run is OUTPUT/fold_N.",
             rich_help_panel=_RECIPE,
         ),
     ] = None,
@@ -91,7 +102,8 @@ def train(
     """
     from samaritan.errors import ConfigError
 
-    chosen = _recipe(recipe, config, setting or [], init, output if resume else None)
+    settings = [*(setting or []), *([] if fold is None else [f"data.fold={fold}"])]
+    chosen = _recipe(recipe, config, settings, init, _run_of(output, fold) if resume else None)
     if print_config:
         from samaritan.recipes import dump
 
@@ -107,9 +119,11 @@ def train(
         locate(
             chosen.model.init
         )  # images are decoded first, which takes too long for a typing error
-    folder = output or Path("runs") / chosen.name
+    folder = _folder(output, chosen)
     leads = _leads()
-    result = _run(chosen, _manifest(data), folder, resume=resume, device=device, workers=workers)
+    result = _run(
+        chosen, _source(data, chosen), folder, resume=resume, device=device, workers=workers
+    )
     if not leads:
         return
     if as_json:
@@ -119,6 +133,7 @@ def train(
     typer.echo(f"iterations: {result['iterations']:.0f}")
     if not math.isnan(result["best"]):
         typer.echo(f"held-out Dice: best {result['best']:.4f}, last {result['last']:.4f}")
+    _tell_volumes(result)
     typer.echo(f"written: {folder}")
 
 
@@ -151,22 +166,65 @@ def _recipe(
     return resolve(name, file=config, settings=settings, changes=changes)
 
 
-def _manifest(path: Path) -> Manifest:
-    from samaritan.data import load_manifest
+def _source(path: Path, chosen: Recipe) -> Manifest | PlannedSet:
+    """A manifest, or for tasks on patches an nnU-Net data set, planned if need be."""
+    from samaritan.recipes.schema import PATCH_TASKS
 
-    return load_manifest(path)
+    if chosen.task not in PATCH_TASKS:
+        from samaritan.data import load_manifest
+
+        return load_manifest(path)
+    from samaritan.cli.console import bars
+    from samaritan.cli.prepare_plan import default_folder
+    from samaritan.train.patches import open_planned
+
+    with bars() as report:
+        return open_planned(path, chosen, default_folder(), progress=report)
 
 
-def _run(chosen: Recipe, manifest: Manifest, folder: Path, **options: Any) -> dict[str, float]:
+def _folder(output: Path | None, chosen: Recipe) -> Path:
+    """The folder of a run; folds lie beside each other."""
+    from samaritan.recipes.schema import PATCH_TASKS
+
+    folder = output or Path("runs") / chosen.name
+    name = f"fold_{chosen.data.fold}"
+    return folder / name if chosen.task in PATCH_TASKS and folder.name != name else folder
+
+
+def _run_of(output: Path | None, fold: str | None) -> Path | None:
+    """The folder of a run to go on with: that of a fold, if one is named or the first is there alone."""
+    if output is None or (output / "recipe.yaml").is_file():
+        return output
+    folds = sorted(output.glob("fold_*"))
+    wanted = folds[0].name if fold is None and len(folds) == 1 else f"fold_{fold}"
+    return output / wanted if (output / wanted).is_dir() else output
+
+
+def _tell_volumes(result: Mapping[str, float]) -> None:
+    if "volumes" not in result:
+        return
+    each = ", ".join(
+        f"{key.removeprefix('volumes_')} {value:.4f}"
+        for key, value in result.items()
+        if key.startswith("volumes_")
+    )
+    typer.echo(f"whole held-out volumes: Dice {result['volumes']:.4f} ({each})")
+
+
+def _run(
+    chosen: Recipe, source: Manifest | PlannedSet, folder: Path, **options: Any
+) -> dict[str, float]:
     from samaritan.errors import TrainingError
+    from samaritan.infer.sliding import SlidingWindows
     from samaritan.train.runs import train as run
 
     try:
         with _shown() as (loaded, report):
             return run(
                 chosen,
-                manifest,
+                source,
                 folder,
+                windows=SlidingWindows,
                 environment=_environment(),
                 loaded=loaded,
                 report=report,

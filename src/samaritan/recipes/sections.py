@@ -85,8 +85,8 @@ class Data(Section):
     """Where crops of volumes lie: around the object (as published), around a voxel of it, anywhere that shows
     one, or any of these; task iterated."""
     spacing_mm: tuple[PositiveFloat, PositiveFloat, PositiveFloat] | None = None
-    """Voxels of the input along array axes i, j and k; none: as the chain has it, or the plans. Task iterated,
-    and chain nnunet where a raw folder is planned."""
+    """Voxels of the input along array axes i, j and k; none: as the chain has it, or the plans. Task
+    iterated, and chain nnunet where a raw folder is planned."""
     measure: Literal["window", "volume"] = "window"
     """Normalise each crop by itself (as published), or by its volume; task iterated."""
     min_volume_mm3: NonNegativeFloat = 0.0
@@ -316,6 +316,8 @@ class Validation(Section):
     """Watch the model on patches, or on whole volumes, which takes longer; chain nnunet."""
     finish: bool = True
     """Label the held-out volumes whole in the end, and keep label maps and summary.json; chain nnunet."""
+    mirror: bool = True
+    """Then also show patches reversed, which takes eight times as long in three dimensions; chain nnunet."""
 
 
 class Compat(Section):

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from samaritan.assembly import create_model
+from samaritan.assembly import create_model, masksam
 from samaritan.checkpoints.loading import load_weights
 from samaritan.models.sam import Sam
 from samaritan.recipes import Recipe
@@ -21,10 +21,13 @@ _UNFREE = ("-NC", "-ND")
 def build_model(recipe: Recipe) -> Sam:
     """Build the model of a recipe, random as its seed says."""
     wanted = recipe.model
+    classes = wanted.num_classes
+    if classes is not None and wanted.name in masksam.NAMES:
+        classes += 1  # there the background is counted, as its publishers do
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.run.seed)
         return create_model(
-            wanted.name, num_classes=wanted.num_classes, method=wanted.method, **options_of(recipe)
+            wanted.name, num_classes=classes, method=wanted.method, **options_of(recipe)
         )
 
 

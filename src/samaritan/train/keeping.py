@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -64,6 +64,10 @@ class Work:
     """What else belongs into that header."""
     init: Mapping[str, Any] | None = None
     """Which weights the model begins with; none: random ones."""
+    finish: Callable[[dict[str, float]], dict[str, float]] | None = None
+    """Makes scores of the means over a validation, where these are counts."""
+    whole: Callable[[Sam, Machine], dict[str, float]] | None = None
+    """Judges the model on whole volumes instead of examples."""
 
 
 @dataclass

@@ -27,7 +27,7 @@ from samaritan.train.loading import groups_of_batches, load
 from samaritan.train.log import Log
 from samaritan.train.machine import Machine, saving_memory
 from samaritan.train.optim import build_optimizer, hold_still
-from samaritan.train.samples import draw_samples
+from samaritan.train.samples import Samples, draw_samples
 from samaritan.train.sampling import Group, generator, plan_epoch, seed_of
 from samaritan.train.state import statistics
 from samaritan.train.steps import Batch, StepLoss
@@ -286,29 +286,10 @@ class Trainer:
             raise self._not_finite(self.progress.iteration - 1, {"weights": math.nan})
 
     def _validate(self) -> None:
-        work, wanted = self.work, self.recipe.validation
-        if work.validation is None or work.judge is None:
-            return
-        size, count = self.recipe.data.batch_size, len(work.validation)
-        plan = [list(range(count)[i : i + size]) for i in range(0, count, size)]
-        plan = plan[: wanted.batches]
-        numbers = range(self.machine.rank, len(plan), self.machine.world)
-        batches = load(
-            work.validation,
-            [plan[i] for i in numbers],
-            device=self.machine.device,
-            workers=self.workers,
-            epoch=0,
-        )
         with self.live.shown():
-            scores, samples = validate(
-                self.model,
-                zip(numbers, batches, strict=True),
-                work.judge,
-                self.machine,
-                seed=wanted.seed,
-                keep=wanted.pictures if self.machine.leads else 0,
-            )
+            scores, samples = self._judged()
+        if not scores:
+            return
         self.progress.last = scores.get("dice", math.nan)
         better = self.progress.last > self.progress.best
         self.progress.worse = 0 if better else self.progress.worse + 1
@@ -322,6 +303,34 @@ class Trainer:
             if self.machine.leads:
                 export(self.live, self.folder.best)
         logger.info("epoch %d: held-out Dice %.4f", self.progress.epoch, self.progress.last)
+
+    def _judged(self) -> tuple[dict[str, float], Samples]:
+        """Scores of a validation, none where there is nothing to validate on; and some samples."""
+        work, wanted = self.work, self.recipe.validation
+        if work.whole is not None:
+            return work.whole(self.model, self.machine), []
+        if work.validation is None or work.judge is None:
+            return {}, []
+        size, count = self.recipe.data.batch_size, len(work.validation)
+        plan = [list(range(count)[i : i + size]) for i in range(0, count, size)]
+        plan = plan[: wanted.batches]
+        numbers = range(self.machine.rank, len(plan), self.machine.world)
+        batches = load(
+            work.validation,
+            [plan[i] for i in numbers],
+            device=self.machine.device,
+            workers=self.workers,
+            epoch=0,
+        )
+        scores, samples = validate(
+            self.model,
+            zip(numbers, batches, strict=True),
+            work.judge,
+            self.machine,
+            seed=wanted.seed,
+            keep=wanted.pictures if self.machine.leads else 0,
+        )
+        return (work.finish(scores) if work.finish else scores), samples
 
     def _checkpoint(self) -> None:
         """Keep the state, once it is known to be good."""

@@ -15,11 +15,14 @@ from samaritan.data.augment import Geometry, Intensity, SamedAugment, heavy, upr
 from samaritan.data.cubes import CubeDataset
 from samaritan.data.datasets import Augmentation, ObjectDataset, SliceDataset
 from samaritan.data.focus import FocusDataset, Looks
+from samaritan.data.nnunet.planned import PlannedSet
+from samaritan.data.nnunet.results import describe_run
 from samaritan.data.sampling import Draw, DrawSampler
 from samaritan.data.volumes import CropDataset
 from samaritan.errors import ConfigError
 from samaritan.models.config import SamConfig
 from samaritan.recipes import Recipe
+from samaritan.recipes.schema import PATCH_TASKS
 from samaritan.train.beginning import begin, options_of
 from samaritan.train.chains import chain_of, with_window
 from samaritan.train.folder import RunFolder
@@ -30,8 +33,10 @@ from samaritan.train.keeping import Work
 from samaritan.train.loop import Seen, Trainer
 from samaritan.train.machine import Machine
 from samaritan.train.mixed import mixed_step
+from samaritan.train.patches import facts_of_planned, finish_fold, patch_work, prepare_cases
 from samaritan.train.steps import multiclass_step
 from samaritan.train.volumes import crop_sets, cube_chain, cube_sets, window_chain
+from samaritan.train.whole import MakeWindows
 from samaritan.transforms import FocusPreprocess, SlicePreprocess
 
 logger = logging.getLogger(__name__)
@@ -41,7 +46,7 @@ Loaded = Callable[[int, int], None]
 
 def train(
     recipe: Recipe,
-    manifest: Manifest,
+    source: Manifest | PlannedSet,
     output: str | Path,
     *,
     resume: bool = False,
@@ -50,15 +55,16 @@ def train(
     environment: Mapping[str, Any] | None = None,
     loaded: Loaded = lambda done, total: None,
     report: Callable[[Seen], None] | None = None,
+    windows: MakeWindows | None = None,
 ) -> dict[str, float]:
-    """Train as a recipe says, on the pictures of a manifest, into a folder of its own.
+    """Train as a recipe says, on the pictures of a manifest or a planned data set, into a folder of its own.
 
     Everything is looked at before the folder is made. With `resume` the run in that folder goes on from
     its last checkpoint, and gives what it would have given without the interruption.
 
     Args:
         recipe: what to do.
-        manifest: of pictures with labels.
+        source: a manifest of pictures with labels; for tasks on patches a planned data set.
         output: the folder.
         resume: go on with the run that is there.
         device: such as "cpu" or "cuda:1"; None: the GPU if there is one.
@@ -66,9 +72,11 @@ def train(
         environment: what the machine is like, to be kept in the folder.
         loaded: called with (images done, images in all) while they are decoded.
         report: called with what happens.
+        windows: how whole volumes are gone through, to be scored: `samaritan.infer.sliding.SlidingWindows`;
+            None: they are not.
 
     Returns:
-        "iterations", and "best" and "last" held-out Dice.
+        "iterations", and "best" and "last" held-out Dice; "volumes": that of whole volumes in the end.
 
     Raises:
         ConfigError: if recipe, data and folder do not fit together.
@@ -81,28 +89,48 @@ def train(
         folder.check_there()
     elif machine.leads:
         folder.check_free()
+    if isinstance(source, PlannedSet) and machine.leads:
+        prepare_cases(recipe, source, loaded)
     machine.wait()
-    recipe, work = prepare(recipe, manifest, from_init=not resume, loaded=loaded)
-    facts = facts_of(manifest)
+    recipe, work = prepare(recipe, source, from_init=not resume, loaded=loaded, windows=windows)
+    facts = facts_of_planned(recipe, source) if isinstance(source, PlannedSet) else facts_of(source)
     if resume:
         folder.check_same(recipe, facts)
     elif machine.leads:
         folder.create(recipe, environment or {}, facts, work.init)
+        if isinstance(source, PlannedSet) and folder.path.name.startswith("fold_"):
+            describe_run(folder.path.parent, source)
     machine.wait()
     trainer = Trainer(recipe, work, folder, machine, workers=workers, report=report)
     done = trainer.run(resume=resume)
+    if isinstance(source, PlannedSet) and recipe.validation.finish and windows is not None:
+        done |= finish_fold(recipe, source, folder, machine, windows, told=loaded)
     machine.close()
     return done
 
 
 def prepare(
-    recipe: Recipe, manifest: Manifest, *, from_init: bool = True, loaded: Loaded = lambda *_: None
+    recipe: Recipe,
+    source: Manifest | PlannedSet,
+    *,
+    from_init: bool = True,
+    loaded: Loaded = lambda *_: None,
+    windows: MakeWindows | None = None,
 ) -> tuple[Recipe, Work]:
     """Build everything that a run needs; also give the recipe with what the data decided.
 
     Raises:
         ConfigError: if recipe and data do not fit together.
     """
+    if isinstance(source, PlannedSet) != (recipe.task in PATCH_TASKS):
+        raise ConfigError(
+            f"task {recipe.task} learns from a manifest or a data set of `samaritan prepare`, not from plans"
+            if isinstance(source, PlannedSet)
+            else f"task {recipe.task} learns from an nnU-Net data set, raw or planned, not from a manifest"
+        )
+    if isinstance(source, PlannedSet):
+        return patch_work(recipe, source, from_init=from_init, windows=windows)
+    manifest = source
     learned, held_out = parts(recipe, manifest)
     config = get_blueprint(recipe.model.name, **options_of(recipe)).config
     if recipe.task == "iterated":

@@ -16,10 +16,13 @@ from samaritan.volume import LabelMap, Volume
 
 Array = npt.NDArray[Any]
 
+Samples = Sequence[tuple[Tensor, Tensor, Tensor]]
+"""Image, reference and prediction of each."""
+
 NAMES = {1: "right", 2: "missed", 3: "wrong"}
 
 
-def draw_samples(samples: Sequence[tuple[Tensor, Tensor, Tensor]], folder: Path, stem: str) -> None:
+def draw_samples(samples: Samples, folder: Path, stem: str) -> None:
     """Draw samples of (image, reference, prediction) as STEM_0.png and so on; of objects the first."""
     for number, (image, reference, predicted) in enumerate(samples):
         if reference.ndim == image.ndim:  # k *size: masks of several objects
