@@ -25,7 +25,6 @@ from samaritan.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from samaritan.infer import Predictor
     from samaritan.infer.batch import Draw, Outcome, PredictOptions
 
 
@@ -42,14 +41,21 @@ def predict(
         Path, typer.Argument(metavar="OUT", help="The folder for masks; not inside IN.")
     ],
     model: Annotated[
-        str,
+        list[str],
         typer.Option(
             "--model",
             "-m",
-            help="A weight file, a run folder, or a name from `models list`.",
+            help="A weight file, a run folder, or a name from `models list`; several are averaged.",
             rich_help_panel=MODEL,
         ),
     ],
+    folds: Annotated[
+        str | None,
+        typer.Option(
+            help="Folds of the run to average, such as 0,1,2; all that are there.",
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
     base: Annotated[
         str | None,
         typer.Option(help="The plain model's weights, for adapter files.", rich_help_panel=MODEL),
@@ -71,12 +77,42 @@ def predict(
     device: Device = None,
     precision: Precision = "auto",
     batch_size: Annotated[
-        int, typer.Option(help="Slices at a time.", min=1, rich_help_panel=MODEL)
-    ] = 8,
+        int | None,
+        typer.Option(
+            help="Slices at a time, 8; or windows of volumes, 1.", min=1, rich_help_panel=MODEL
+        ),
+    ] = None,
+    mirror: Annotated[
+        bool | None,
+        typer.Option(
+            "--mirror/--no-mirror",
+            help="Show windows reversed too, if training did; up to 8 times as long.",
+            rich_help_panel=MODEL,
+        ),
+    ] = None,
+    step: Annotated[
+        float | None,
+        typer.Option(help="How far windows move: 0.5 of their size.", rich_help_panel=MODEL),
+    ] = None,
     max_windows: MaxWindows = 32,
     format: Annotated[
         str | None,
         typer.Option(help="nii.gz, seg.nrrd, mha, png, ...", rich_help_panel=RESULTS),
+    ] = None,
+    probabilities: Annotated[
+        str | None,
+        typer.Option(
+            help="Also of every class: npz (one file, nnU-Net's) or nii.gz.",
+            rich_help_panel=RESULTS,
+        ),
+    ] = None,
+    clean: Annotated[
+        bool | None,
+        typer.Option(
+            "--clean/--no-clean",
+            help="Keep largest parts as `evaluate --clean` decided; else where it did.",
+            rich_help_panel=RESULTS,
+        ),
     ] = None,
     picture: Annotated[
         bool,
@@ -91,24 +127,31 @@ def predict(
 ) -> None:
     """Predict masks for many images; each lies on its image's own grid.
 
-    A model without prompts (SAMed) labels everything; others need --prompts. The same command goes on where
-    it was stopped. A case that cannot be done is told at the end, and the others go on.
+    A model without prompts (MaskSAM, SAMed, a U-Net) labels everything; others need --prompts. The same
+    command goes on where it was stopped. A case that cannot be done is told at the end, and the others go on.
     """
+    from samaritan.cli.automatic import cleaning_of, find_runs, load_any
     from samaritan.cli.console import warn
     from samaritan.cli.prompt_options import cut_intensities
     from samaritan.errors import FileError
+    from samaritan.infer import Predictor
     from samaritan.infer.batch import predict_cases
     from samaritan.infer.inputs import check_apart, find_cases
     from samaritan.infer.prompt_files import read_prompts
 
-    options = _options(axis, window, channel, format, max_windows)
+    options = _options(axis, window, channel, format, max_windows, probabilities)
     check_apart(images, output)
     manifest = find_cases(images, split=split)
     asked = None if prompts is None else read_prompts(prompts, mm=mm)
     with _shown() as (progress, within):
-        predictor, facts = _predictor(model, base, device, precision, progress)
+        runs = find_runs(model, folds, progress)
+        predictor, facts = load_any(
+            runs, base, device, precision, progress, mirror=mirror, step=step, batch_size=batch_size
+        )
+        cleaning = cleaning_of(runs, clean)
         predictor.progress = within
-        cut_intensities(predictor, options.window)
+        if isinstance(predictor, Predictor):
+            cut_intensities(predictor, options.window)
         try:
             outcome = predict_cases(
                 predictor,
@@ -117,8 +160,9 @@ def predict(
                 options=options,
                 prompts=asked,
                 model=facts,
-                batch_size=batch_size,
+                batch_size=batch_size or 8,
                 overwrite=overwrite,
+                clean=cleaning,
                 draw=_drawer(output) if picture else None,
                 progress=progress,
             )
@@ -135,39 +179,27 @@ def predict(
 
 
 def _options(
-    axis: int | None, window: str | None, channel: str | None, format: str | None, max_windows: int
+    axis: int | None,
+    window: str | None,
+    channel: str | None,
+    format: str | None,
+    max_windows: int,
+    probabilities: str | None,
 ) -> PredictOptions:
     from samaritan.cli.prompt_options import parse_pair
+    from samaritan.errors import ConfigError
     from samaritan.infer.batch import PredictOptions
 
+    if probabilities not in (None, "npz", "nii.gz"):
+        raise ConfigError(f"--probabilities {probabilities!r} is not known: use npz or nii.gz")
     return PredictOptions(
         axis=axis,
         window=None if window is None else parse_pair(window, "window"),
         channel=channel_of(channel),
         format=format,
         max_windows=max_windows,
+        probabilities=probabilities,  # type: ignore[arg-type]
     )
-
-
-def _predictor(
-    model: str, base: str | None, device: str | None, precision: str, progress: Any
-) -> tuple[Predictor, dict[str, Any]]:
-    """Load the model; also tell what identifies its weights."""
-    from samaritan.cli.console import find_weights
-    from samaritan.infer import Predictor
-    from samaritan.io.files import sha256_of
-
-    progress("loading the model", 0, 0)
-    path = find_weights(model, progress)
-    plain = None if base is None else find_weights(base, progress)
-    predictor = Predictor.from_checkpoint(path, base=plain, device=device, precision=precision)  # type: ignore[arg-type]
-    facts = {
-        "model": predictor.model.config.name,
-        "weights": f"{path.name}, sha256 {sha256_of(path)}",
-        "base": None if plain is None else f"{plain.name}, sha256 {sha256_of(plain)}",
-        "precision": precision,
-    }
-    return predictor, facts
 
 
 def _drawer(output: Path) -> Draw:

@@ -19,6 +19,7 @@ from samaritan.data.manifest import Case, Manifest
 from samaritan.data.reading import case_image
 from samaritan.data.sources.names import stem_of
 from samaritan.errors import (
+    ConfigError,
     FileError,
     GeometryError,
     PromptError,
@@ -27,16 +28,20 @@ from samaritan.errors import (
 )
 from samaritan.geometry import Grid
 from samaritan.infer.classes import predict_labels, require_classes
+from samaritan.infer.cleaning import Cleaning
+from samaritan.infer.labeller import VolumeLabeller
 from samaritan.infer.ledger import Ledger, locked
 from samaritan.infer.outputs import (
     check_inputs_stay,
     check_strangers,
+    describe,
     is_picture,
     known_suffix,
     name_outputs,
     remove,
 )
 from samaritan.infer.predictor import Predictor
+from samaritan.infer.probabilities import FullDisk, Kind, ProbabilityFiles
 from samaritan.infer.prompt_cases import check_prompts, give
 from samaritan.infer.prompt_files import CasePrompts, PromptFile
 from samaritan.infer.session import Session
@@ -66,6 +71,8 @@ class PredictOptions:
     """Suffix of the outputs; None: .png for pictures, .tif for TIFF, .nii.gz for all else."""
     max_windows: int = 32
     """How many windows of a 3D model an object may grow over."""
+    probabilities: Kind | None = None
+    """Also write the probabilities of every class, as this; of models that learned from nnU-Net data."""
 
     def __post_init__(self) -> None:
         if self.format is not None:
@@ -99,7 +106,7 @@ class Outcome:
 
 
 def predict_cases(
-    predictor: Predictor,
+    predictor: Predictor | VolumeLabeller,
     manifest: Manifest,
     out: str | Path,
     *,
@@ -108,6 +115,7 @@ def predict_cases(
     model: Mapping[str, Any] | None = None,
     batch_size: int = 8,
     overwrite: bool = False,
+    clean: Cleaning | None = None,
     draw: Draw | None = None,
     progress: Progress = lambda what, done, total: None,
 ) -> Outcome:
@@ -118,7 +126,7 @@ def predict_cases(
     all, and no input is ever replaced.
 
     Args:
-        predictor: the model.
+        predictor: the model, or several that learned from nnU-Net data.
         manifest: the cases, such as from `find_cases`.
         out: a folder; made if it is missing.
         options: how predictions are made.
@@ -127,6 +135,7 @@ def predict_cases(
             that is there.
         batch_size: slices that go through a model without prompts together.
         overwrite: make everything anew.
+        clean: which structures are kept to their largest part.
         draw: called with (image, labels, name of the output without suffix) for each result.
         progress: called with (case id or what is done, cases done, cases in all).
 
@@ -136,20 +145,16 @@ def predict_cases(
         FileError: if the folder cannot be used, or is full; what was made until then stays.
     """
     options, folder = options or PredictOptions(), Path(out).expanduser()
-    if prompts is None:
-        require_classes(predictor)
-    elif isinstance(predictor.model, ClassSam):
-        raise PromptError(
-            f"model {predictor.model.config.name!r} labels whole images and takes no prompts: leave out "
-            f"{prompts.path} (--prompts)"
-        )
+    _check_model(predictor, options, prompts)
     outputs = name_outputs(manifest, folder, options.format)
     check_inputs_stay(manifest, folder, outputs)
     told = {**(model or {"model": predictor.model.config.name}), **asdict(options)}
+    if clean is not None:
+        told["largest_parts"] = [str(step) for step in clean.steps]
     ledger = Ledger.open(folder, told, overwrite=overwrite)
     if not overwrite:
         check_strangers(ledger, outputs)
-    run = _Run(predictor, manifest, options, batch_size, draw)
+    run = _Run(predictor, manifest, options, batch_size, draw, folder, clean)
     asked = (
         None
         if prompts is None
@@ -158,18 +163,48 @@ def predict_cases(
         )
     )
     with locked(folder):
+        if isinstance(predictor, VolumeLabeller):
+            describe(folder, predictor.chain)
         return run.all(ledger, outputs, asked, overwrite, progress)
+
+
+def _check_model(
+    predictor: Predictor | VolumeLabeller, options: PredictOptions, prompts: PromptFile | None
+) -> None:
+    """See that a model can do what is asked."""
+    name = predictor.model.config.name
+    automatic = isinstance(predictor, VolumeLabeller)
+    if prompts is not None and (automatic or isinstance(predictor.model, ClassSam)):
+        raise PromptError(
+            f"model {name!r} labels whole images and takes no prompts: leave out {prompts.path} (--prompts)"
+        )
+    given = [k for k in ("axis", "window") if getattr(options, k) is not None]
+    if isinstance(predictor, VolumeLabeller):
+        if given:
+            raise ConfigError(
+                f"model {name!r} sees volumes as its plans say: leave out --{' and --'.join(given)}"
+            )
+        return
+    if options.probabilities is not None:
+        raise ConfigError(
+            f"model {name!r} writes no probabilities (--probabilities): only models that learned from "
+            "nnU-Net data do"
+        )
+    if prompts is None:
+        require_classes(predictor)
 
 
 @dataclass(frozen=True, eq=False)
 class _Run:
     """One pass over all cases."""
 
-    predictor: Predictor
+    predictor: Predictor | VolumeLabeller
     manifest: Manifest
     options: PredictOptions
     batch_size: int
     draw: Draw | None
+    folder: Path
+    clean: Cleaning | None
 
     def all(
         self,
@@ -217,9 +252,9 @@ class _Run:
         start = time.monotonic()
         try:
             volume = self.image(case)
-            labels = self.labels(case, volume, prompts)
+            labels = self.labels(case, volume, prompts, stem_of(output.name))
             self.keep(case, volume, labels, output, outcome)
-        except _Full:
+        except (_Full, FullDisk):
             raise
         except Exception as error:  # whatever it is, the other cases go on
             reason = _reason(error)
@@ -250,25 +285,47 @@ class _Run:
 
     def session(self, volume: Volume, window: tuple[float, float] | None = None) -> Session:
         options = self.options
+        assert isinstance(self.predictor, Predictor)
         return self.predictor.session(
             volume, axis=options.axis, max_windows=options.max_windows, window=window
         )
 
-    def labels(self, case: Case, volume: Volume, prompts: CasePrompts | None) -> LabelMap:
+    def labels(
+        self, case: Case, volume: Volume, prompts: CasePrompts | None, name: str
+    ) -> LabelMap:
+        if isinstance(self.predictor, VolumeLabeller):
+            found = self.windows(self.predictor, volume, name)
+            return found if self.clean is None else self.clean.of_map(found)
         window = self.window(case)
         if prompts is None:
-            return predict_labels(
+            found = predict_labels(
                 self.predictor,
                 volume,
                 axis=self.options.axis,
                 batch_size=self.batch_size,
                 window=window,
             )
+            return found if self.clean is None else self.clean.of_map(found)
         session = self.session(volume, window)
         try:
             return give(session, prompts).mask
         finally:
             self.predictor.forget(session.image)
+
+    def windows(self, labeller: VolumeLabeller, volume: Volume, name: str) -> LabelMap:
+        """Label a volume in windows, and write its probabilities if they are wanted."""
+        if self.options.probabilities is None:
+            return labeller.labels(volume)
+        files = ProbabilityFiles(self.folder, name, self.options.probabilities)
+        try:
+            labels = labeller.labels(volume, tee=files.tee)
+            try:
+                files.write(volume)
+            except FileError as error:
+                raise FullDisk(str(error)) from error
+        finally:
+            files.forget()
+        return labels
 
     def facts(self, case: Case, prompts: CasePrompts | None) -> str:
         """Sum up what the prediction of a case is made from."""

@@ -39,7 +39,7 @@ class Member:
     chain: PlannedChain
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class VolumeLabeller:
     """Labels whole volumes with one model, or with several whose probabilities are averaged.
 

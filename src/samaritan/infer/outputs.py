@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 
 from samaritan.data.manifest import Case, Manifest
+from samaritan.data.nnunet.chain import PlannedChain
 from samaritan.data.slicing import file_names
 from samaritan.errors import ConfigError, FileError
 from samaritan.infer.ledger import NAME, Ledger
 from samaritan.io import WRITABLE
+from samaritan.io.files import replacing
 from samaritan.io.npz_arrays import holds
 
 _FORMATS = tuple(suffix for suffix in WRITABLE if suffix != ".dcm")
@@ -95,6 +98,14 @@ def remove(output: Path) -> None:
         output.unlink(missing_ok=True)
     except OSError as error:
         raise FileError(f"{output} cannot be replaced: {error.strerror or error}") from error
+
+
+def describe(folder: Path, chain: PlannedChain) -> None:
+    """Put dataset.json and plans.json beside predictions, where nnU-Net's tools look for them."""
+    dataset = {"file_ending": ".nii.gz", **chain.dataset}
+    for name, content in (("dataset.json", dataset), ("plans.json", chain.plans.content)):
+        with replacing(folder / name) as (new,):
+            new.write_text(json.dumps(content, indent=4), "utf-8")
 
 
 def _default_suffix(manifest: Manifest, case: Case) -> str:

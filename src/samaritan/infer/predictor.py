@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from samaritan.checkpoints import Header, load_model
+from samaritan.data.nnunet.chain import is_planned
 from samaritan.errors import ConfigError, PromptError
 from samaritan.infer.engine import Engine, OpenImage, Precision
 from samaritan.infer.session import Session
@@ -55,10 +56,17 @@ class Predictor(Engine):
 
         Raises:
             CheckpointError: if the file is not one, or does not fit.
+            PromptError: if the model learned to label volumes from nnU-Net data.
             DownloadError: if named weights are not on this machine.
         """
         model, header = load_model(path_or_name, base=base)
         chain = header.preprocess
+        if is_planned(chain):
+            raise PromptError(
+                f"model {model.config.name!r} labels whole volumes and answers no prompts: use samaritan "
+                "predict, or samaritan.infer.labeller.VolumeLabeller. To mend its label maps, give them to a "
+                "model with prompts (segment --mask)"
+            )
         preprocess = Preprocess.from_dict(chain) if chain else None
         predictor = cls(model, preprocess, device=device, precision=precision, **options)
         predictor.header = header
