@@ -53,7 +53,9 @@ def apply(image: OpenImage, state: ObjectState, prompt: Prompt, *, max_windows: 
         return replace(state, frames=frames)
     grown, stopped = board.grow(frames, max_windows)
     held = "one window" if max_windows == 1 else f"{max_windows} windows"
-    note = f"the object goes on beyond {held}, where it was stopped: raise max_windows (--max-windows)"
+    note = (
+        f"the object goes on beyond {held}, where it was stopped: raise max_windows (--max-windows)"
+    )
     return replace(state, frames=frames, grown=grown, notes=(note,) if stopped else ())
 
 
