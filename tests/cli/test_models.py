@@ -58,14 +58,15 @@ def test_show_tells_origin_place_and_architecture(cache):
     assert shown["architecture"]["parameters"] == 100_509_232
 
 
-@pytest.mark.skipif(
-    cached("samaritan_2d") is None, reason="the weights of samaritan_2d are not in this checkout"
-)
-def test_what_ships_is_in_the_package_with_its_card(cache):
-    row = next(line for line in run("list").stdout.splitlines() if "samaritan_2d" in line)
+@pytest.mark.parametrize("name", ["samaritan_2d", "samaritan_3d"])
+def test_what_ships_is_in_the_package_with_its_card(cache, name):
+    if cached(name) is None:
+        pytest.skip(f"the weights of {name} are not in this checkout")
+    row = next(line for line in run("list").stdout.splitlines() if name in line)
     assert "in the package" in row
-    shown = json.loads(run("show", "samaritan_2d", "--json").stdout)["weights"]
-    assert Path(shown["card"]).name == "samaritan_2d.md"
+    shown = json.loads(run("show", name, "--json").stdout)["weights"]
+    assert Path(shown["card"]).name == f"{name}.md"
+    assert shown["size"] == pytest.approx(Path(shown["cached"]).stat().st_size, rel=0.05)
     assert "## Limits" in Path(shown["card"]).read_text(encoding="utf-8")
     assert "place" not in shown
 
