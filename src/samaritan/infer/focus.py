@@ -29,8 +29,9 @@ SMALLEST = 24
 CLOSER = 0.5
 """Side of each look over that of the one before."""
 
-FARTHER = 0.02
-"""So much is an answer believed more than one in a window half as wide: objects come before parts."""
+FARTHER = {2: 0.02, 3: -0.03}
+"""So much is an answer believed more than one in a window half as wide. In pictures objects come before their
+parts; in volumes the model is as sure of all that surrounds an object as of the object."""
 
 NEARER = -0.05
 """The same once a click says what does not belong to the object: then a smaller one is meant."""
@@ -302,7 +303,7 @@ class _Scene:
         """How much an answer is believed: see `FARTHER` and `LEAVING`."""
         assert frame.logits is not None
         assert frame.quality is not None
-        bias = NEARER if 0 in frame.labels else FARTHER
+        bias = NEARER if 0 in frame.labels else FARTHER[self.ndim]
         belief = frame.quality + bias * math.log2(min(key[-1] / self.whole[-1], 1.0))
         belief -= DENIED * self._denied(key, frame)
         return belief - (LEAVING if self.leaves(key, frame.logits) else 0.0)
