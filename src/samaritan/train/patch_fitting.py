@@ -77,8 +77,8 @@ def patch_of(recipe: Recipe, configuration: Configuration) -> tuple[int, ...]:
         return own if masksam.trainable(name) is not None else _within(own, planned, steps)
     if name in unets.NAMES:
         most = unets.plan(name, {}).image_size[-len(planned) :]
-        own = planned if name == "dynunet" else tuple(map(min, planned, most))
-        return topology_for(configuration.spacing[-len(own) :], own).patch_size
+        sides = planned if name == "dynunet" else tuple(map(min, planned, most))
+        return topology_for(configuration.spacing[-len(sides) :], sides).patch_size
     config = get_blueprint(name).config
     steps = config.patch_size
     return tuple(-(-n // s) * s for n, s in zip(planned, steps, strict=True))

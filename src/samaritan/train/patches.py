@@ -81,6 +81,7 @@ def patch_work(
     *,
     from_init: bool,
     windows: MakeWindows | None = None,
+    world: int = 1,
 ) -> tuple[Recipe, Work]:
     """Build all that a run on patches needs; also give the recipe with what the data decided.
 
@@ -90,10 +91,11 @@ def patch_work(
     configuration = configuration_of(recipe, planned)
     check_labels(recipe, planned.labels, planned.folder)
     fold = fold_of(recipe, planned, configuration)
+    _warn_of_shared(recipe, planned, fold)
     recipe = fitted(recipe, planned, configuration)
     chain = chain_of(recipe, planned, configuration)
     model, init = begin(recipe, from_init)
-    learned, held_out = _sets(recipe, planned, configuration, chain, fold)
+    learned, held_out = _sets(recipe, planned, configuration, chain, fold, world)
     pooled = recipe.validation.dice == "pooled"
     work = Work(
         model,
@@ -199,12 +201,6 @@ def fold_of(recipe: Recipe, planned: PlannedSet, configuration: Configuration) -
             len(folds) - 1,
             which,
         )
-    elif planned.raw is not None and (count := shared_patients(planned.raw, folds)):
-        logger.warning(
-            "in a fold %d patients have scans in both parts: held-out scores will flatter. Plan anew with "
-            "data.by_patient=true",
-            count,
-        )
     return splits.fold_of(folds, which, ids)
 
 
@@ -272,10 +268,12 @@ def _sets(
     configuration: Configuration,
     chain: PlannedChain,
     fold: splits.Fold,
+    world: int,
 ) -> tuple[PatchTurns, PatchTurns]:
+    """Patches to learn from, and others that are the same in every validation."""
     data, size = recipe.data, recipe.data.batch_size
     shared: dict[str, Any] = {
-        "batch_size": size * recipe.run.accumulate,
+        "batch_size": size * recipe.run.accumulate * world,  # all that make one update
         "patch_size": chain.patch_size,
         "foreground": data.foreground,
     }
@@ -291,6 +289,18 @@ def _sets(
         PatchTurns(learned, length=data.per_epoch, seed=recipe.run.seed, moves=True),
         PatchTurns(held_out, length=batches * size, seed=recipe.validation.seed, moves=False),
     )
+
+
+def _warn_of_shared(recipe: Recipe, planned: PlannedSet, fold: splits.Fold) -> None:
+    if recipe.data.fold == "all" or planned.raw is None:
+        return
+    if count := shared_patients(planned.raw, (fold,)):
+        logger.warning(
+            "%d patients have scans in both parts of fold %s: held-out scores will flatter. Plan into "
+            "another folder with data.by_patient=true, or samaritan prepare plan --by-patient",
+            count,
+            recipe.data.fold,
+        )
 
 
 def _step(recipe: Recipe, labels: LabelSet, configuration: Configuration) -> Step:

@@ -92,7 +92,14 @@ def train(
     if isinstance(source, PlannedSet) and machine.leads:
         prepare_cases(recipe, source, loaded)
     machine.wait()
-    recipe, work = prepare(recipe, source, from_init=not resume, loaded=loaded, windows=windows)
+    recipe, work = prepare(
+        recipe,
+        source,
+        from_init=not resume,
+        loaded=loaded,
+        windows=windows,
+        world=machine.world,
+    )
     facts = facts_of_planned(recipe, source) if isinstance(source, PlannedSet) else facts_of(source)
     if resume:
         folder.check_same(recipe, facts)
@@ -116,6 +123,7 @@ def prepare(
     from_init: bool = True,
     loaded: Loaded = lambda *_: None,
     windows: MakeWindows | None = None,
+    world: int = 1,
 ) -> tuple[Recipe, Work]:
     """Build everything that a run needs; also give the recipe with what the data decided.
 
@@ -129,7 +137,7 @@ def prepare(
             else f"task {recipe.task} learns from an nnU-Net data set, raw or planned, not from a manifest"
         )
     if isinstance(source, PlannedSet):
-        return patch_work(recipe, source, from_init=from_init, windows=windows)
+        return patch_work(recipe, source, from_init=from_init, windows=windows, world=world)
     manifest = source
     learned, held_out = parts(recipe, manifest)
     config = get_blueprint(recipe.model.name, **options_of(recipe)).config

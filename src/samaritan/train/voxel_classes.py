@@ -108,7 +108,7 @@ def counted(logits: Tensor, drawn: Tensor, labels: LabelSet) -> Counts:
     both, whole = [], []
     predicted = None if labels.has_regions else logits.argmax(dim=1)
     for head, key in enumerate(labels.foreground):
-        one = logits[:, head] > 0 if predicted is None else predicted == key
+        one = logits[:, head] > 0 if predicted is None else _is(predicted, key)
         two = _is(drawn, key)
         if known is not None:
             one, two = one & known, two & known
