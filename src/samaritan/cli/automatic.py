@@ -89,13 +89,15 @@ def load_any(
     windows: dict[str, Any] = {
         k: v for k, v in {"mirror": mirror, "step": step}.items() if v is not None
     }
-    facts = {"base": None if plain is None else _fact(plain), "precision": precision}
+    facts = {"base": None if plain is None else fact_of(plain), "precision": precision}
     options: dict[str, Any] = {"base": plain, "device": device, "precision": precision}
     if len(runs.files) > 1 or labels_volumes(runs.files[0]):
         labeller = VolumeLabeller.from_checkpoints(
             runs.files, **options, **windows, batch_size=batch_size
         )
-        told = [f"{name}: {_fact(path)}" for name, path in zip(runs.names, runs.files, strict=True)]
+        told = [
+            f"{name}: {fact_of(path)}" for name, path in zip(runs.names, runs.files, strict=True)
+        ]
         names = {"model": labeller.model.config.name, "weights": told}
         return labeller, {**names, **facts, **windows}
     if windows:
@@ -105,7 +107,7 @@ def load_any(
     predictor = Predictor.from_checkpoint(runs.files[0], **options)
     return predictor, {
         "model": predictor.model.config.name,
-        "weights": _fact(runs.files[0]),
+        "weights": fact_of(runs.files[0]),
         **facts,
     }
 
@@ -161,7 +163,8 @@ def _chosen(folder: Path, there: Mapping[str, Path], folds: str | None) -> list[
     return [(name, there[name]) for name in dict.fromkeys(names)]
 
 
-def _fact(path: Path) -> str:
+def fact_of(path: Path) -> str:
+    """Tell a file by its name and content."""
     from samaritan.io.files import sha256_of
 
     return f"{path.name}, sha256 {sha256_of(path)}"

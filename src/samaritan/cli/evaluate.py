@@ -107,6 +107,21 @@ def evaluate(
     split: Annotated[
         str | None, typer.Option(help="Only this part of the manifest.", rich_help_panel=_TRIED)
     ] = None,
+    folds: Annotated[
+        str | None,
+        typer.Option(
+            help="Of a run on nnU-Net data: folds to measure on what they held out; all.",
+            rich_help_panel=_TRIED,
+        ),
+    ] = None,
+    clean: Annotated[
+        bool,
+        typer.Option(
+            "--clean",
+            help="Decide by held-out cases which structures keep their largest part alone.",
+            rich_help_panel=_TRIED,
+        ),
+    ] = False,
     limit: Annotated[
         int | None,
         typer.Option(help="At most this many cases of each set.", rich_help_panel=_TRIED, min=1),
@@ -180,6 +195,7 @@ def evaluate(
     asked = Wanted(
         model, data, base, device, split, limit, group_by, prompts, points, clicks, objects,
         max_objects, min_size, box, click, baseline, ceiling, channel, max_windows, seed,
+        folds, clean,
     )  # fmt: skip
     given = {
         "--labels": labels, "--binary": binary, "--images": images, "--groups": groups,

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, get_args
 import typer
 
 if TYPE_CHECKING:
+    from samaritan.cli.automatic import Runs
     from samaritan.cli.console import Report as Progress
     from samaritan.data import Manifest
     from samaritan.evaluation import Picture
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from samaritan.evaluation.trial import Trial
     from samaritan.evaluation.trials import Tried
     from samaritan.infer import Predictor
+    from samaritan.infer.labeller import VolumeLabeller
     from samaritan.metrics import Protocol
 
 
@@ -45,6 +47,8 @@ class Wanted:
     channel: str | None
     max_windows: int
     seed: int
+    folds: str | None = None
+    clean: bool = False
 
     def checked(
         self, predictions: Path | None, references: Path | None, given: Sequence[str]
@@ -102,11 +106,10 @@ class Wanted:
         Raises:
             ConfigError: if there are none in the part that was named.
         """
-        from samaritan.data import load_manifest
         from samaritan.errors import ConfigError
 
         assert self.data is not None
-        manifest = load_manifest(self.data)
+        manifest = _cases_of(self.data)
         if self.split is not None:
             known = manifest.splits()
             manifest = manifest.select(split=self.split)
@@ -134,12 +137,14 @@ def evaluate_model(
 ) -> None:
     """Ask a model for every object, measure its answers, and write the report."""
     from samaritan.cli.console import bars, warn
+    from samaritan.cli.evaluate_runs import labelled
     from samaritan.cli.evaluate_told import problems_told, tell
     from samaritan.errors import ConfigError, FileError
     from samaritan.evaluation import Report, write_report
     from samaritan.evaluation.report import check_folder
     from samaritan.evaluation.trials import GroupBy
     from samaritan.evaluation.ways import protocol_named
+    from samaritan.infer import Predictor
 
     convention, trial = protocol_named(protocol, tolerance=tolerance), wanted.trial()
     if wanted.group_by not in get_args(GroupBy):
@@ -150,10 +155,16 @@ def evaluate_model(
     manifest = wanted.manifest()
     with bars() as report:
         report("loading the model", 0, 0)
-        predictor = _predictor(wanted)
-        found, shown, colours = _tried(
-            predictor, manifest, trial, convention, wanted, pictures, report
-        )
+        runs, predictor = _predictor(wanted, report)
+        if isinstance(predictor, Predictor):
+            _check_prompted(wanted)
+            found, shown, colours = _tried(
+                predictor, manifest, trial, convention, wanted, pictures, report
+            )
+        else:
+            found, shown, colours = labelled(
+                runs, predictor, manifest, convention, wanted, output, pictures, report
+            )
         if not found.rows:
             raise FileError(
                 problems_told(found.problems)
@@ -179,14 +190,35 @@ def evaluate_model(
     tell(made, where, as_json)
 
 
-def _predictor(wanted: Wanted) -> Predictor:
-    from samaritan.checkpoints import resolve_model
-    from samaritan.infer import Predictor
+def _cases_of(path: Path) -> Manifest:
+    """The cases of a manifest, a data set, or of the raw folder that was planned here."""
+    from samaritan.data import load_manifest
+    from samaritan.data.nnunet.planned import SOURCE, PlannedSet
+
+    if (path / SOURCE).is_file():
+        planned = PlannedSet.open(path)
+        if planned.raw is not None:
+            return planned.raw.cases
+    return load_manifest(path)
+
+
+def _predictor(wanted: Wanted, report: Progress) -> tuple[Runs, Predictor | VolumeLabeller]:
+    from samaritan.cli.automatic import find_runs, load_any
 
     assert wanted.model is not None
-    path = resolve_model(wanted.model)
-    base = None if wanted.base is None else resolve_model(wanted.base)
-    return Predictor.from_checkpoint(path, base=base, device=wanted.device)
+    runs = find_runs([wanted.model], wanted.folds, report)
+    predictor, _ = load_any(runs, wanted.base, wanted.device, "auto", report)
+    return runs, predictor
+
+
+def _check_prompted(wanted: Wanted) -> None:
+    """Refuse what is for runs on nnU-Net data alone."""
+    from samaritan.errors import ConfigError
+
+    if wanted.clean:
+        raise ConfigError(
+            f"--clean decides for runs that learned from nnU-Net data; {wanted.model} did not"
+        )
 
 
 def _tried(
@@ -240,16 +272,23 @@ def _sheets(protocol: Protocol, manifest: Manifest, found: Tried) -> Sequence[Sh
 
 
 def _facts(
-    predictor: Predictor, manifest: Manifest, trial: Trial, wanted: Wanted, protocol: Protocol
+    predictor: Predictor | VolumeLabeller,
+    manifest: Manifest,
+    trial: Trial,
+    wanted: Wanted,
+    protocol: Protocol,
 ) -> dict[str, str]:
     """What was asked of whom, for the head of the page."""
     from samaritan.evaluation.trials import takes_prompts
+    from samaritan.infer import Predictor
 
     facts = {"model": f"{wanted.model} ({predictor.model.config.name})", "data": str(wanted.data)}
     if wanted.split is not None:
         facts["part"] = wanted.split
+    if wanted.folds is not None:
+        facts["folds"] = wanted.folds
     facts["cases"] = f"{len(manifest)} of {len(manifest.patients())} patients"
-    if takes_prompts(predictor):
+    if isinstance(predictor, Predictor) and takes_prompts(predictor):
         facts["asked"] = trial_words(trial, published=bool(protocol.caution))
     return {**facts, "device": str(predictor.device), "made": time.strftime("%Y-%m-%d %H:%M")}
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,17 +23,20 @@ from samaritan.evaluation.report import Picture
 from samaritan.evaluation.trials import GroupBy, Progress, Tried, group_name, patient_name, why
 from samaritan.infer import Predictor
 from samaritan.infer.classes import class_names, predict_labels, require_classes
+from samaritan.infer.labeller import VolumeLabeller
 from samaritan.metrics import Protocol, Row, measure_case
 from samaritan.volume import LabelMap, Volume
 
 Array = npt.NDArray[Any]
+Labels = Predictor | VolumeLabeller
+"""A model that takes no prompts."""
 
 SHRUNK = (224, 224)
 """SAMed's test first shrinks every slice of a volume to this, since it learned from such."""
 
 
 def label_cases(
-    predictor: Predictor,
+    predictor: Labels,
     manifest: Manifest,
     protocol: Protocol,
     *,
@@ -49,9 +52,13 @@ def label_cases(
         PromptError: if the model takes prompts.
         ConfigError: if it is not for pictures.
     """
-    require_classes(predictor)
     published = protocol.name == "samed"
+    if not isinstance(predictor, VolumeLabeller):
+        require_classes(predictor)
+    elif published:
+        raise ConfigError("protocol 'samed' is for models of slices that did not learn from plans")
     predict = _as_samed if published else _as_ours
+    known = class_names(predictor)
     rows: list[Row] = []
     problems: dict[str, str] = {}
     wholes = _wholes(manifest) if published else {case.id: [case] for case in manifest}
@@ -60,7 +67,9 @@ def label_cases(
             progress("labelling", done, len(wholes))
         try:
             prediction, reference = _labelled(predictor, manifest, cases, predict)
-            found = _measured(predictor, manifest, cases[0], prediction, reference, name, protocol)
+            found = measured_labels(
+                known, manifest, cases[0], prediction, reference, name, protocol
+            )
         except (SamaritanError, MemoryError, RuntimeError) as error:
             problems[name] = why(error)
         else:
@@ -70,7 +79,7 @@ def label_cases(
 
 
 def picture_cases(
-    predictor: Predictor,
+    predictor: Labels,
     manifest: Manifest,
     protocol: Protocol,
     rows: Sequence[Row],
@@ -179,10 +188,10 @@ def _classes(predictor: Predictor, picture: Float[Tensor, "h w"]) -> npt.NDArray
     return best
 
 
-Predict = Callable[[Predictor, Volume, "tuple[float, float] | None"], LabelMap]
+Predict = Callable[[Any, Volume, "tuple[float, float] | None"], LabelMap]
 
 
-def _as_ours(predictor: Predictor, volume: Volume, window: tuple[float, float] | None) -> LabelMap:
+def _as_ours(predictor: Labels, volume: Volume, window: tuple[float, float] | None) -> LabelMap:
     return predict_labels(predictor, volume, window=window)
 
 
@@ -205,7 +214,7 @@ def _wholes(manifest: Manifest) -> dict[str, list[Case]]:
 
 
 def _labelled(
-    predictor: Predictor, manifest: Manifest, cases: list[Case], predict: Predict
+    predictor: Labels, manifest: Manifest, cases: list[Case], predict: Predict
 ) -> tuple[LabelMap, LabelMap]:
     """Prediction and reference of a case, or of the slices of a volume put together."""
     pairs = [_pair(predictor, manifest, case, predict) for case in cases]
@@ -216,7 +225,7 @@ def _labelled(
 
 
 def _pair(
-    predictor: Predictor, manifest: Manifest, case: Case, predict: Predict
+    predictor: Labels, manifest: Manifest, case: Case, predict: Predict
 ) -> tuple[LabelMap, LabelMap]:
     if case.label_kind != "map" or not case.labels:
         raise ConfigError(
@@ -226,7 +235,14 @@ def _pair(
     image, (labels,) = case_image(manifest, case), case_labels(manifest, case)
     image.grid.require_same(labels.grid, what="grids of image and labels")
     group = manifest.group_of(case)
-    prediction = predict(predictor, image, group.window)
+    return without_ignored(manifest, case, predict(predictor, image, group.window), labels)
+
+
+def without_ignored(
+    manifest: Manifest, case: Case, prediction: LabelMap, labels: LabelMap
+) -> tuple[LabelMap, LabelMap]:
+    """Take voxels that nobody decided for background in both."""
+    group = manifest.group_of(case)
     if group.ignore is not None:
         ignored = labels.array == group.ignore
         prediction, labels = (
@@ -240,8 +256,8 @@ def _slices(cases: list[Case], maps: list[LabelMap]) -> Iterator[tuple[Any, Arra
         yield case.place, labels.array[:, :, 0]
 
 
-def _measured(
-    predictor: Predictor,
+def measured_labels(
+    names: Mapping[int, str],
     manifest: Manifest,
     case: Case,
     prediction: LabelMap,
@@ -251,8 +267,8 @@ def _measured(
 ) -> list[Row]:
     """A row for each class of the model, and for labels of the data that it does not know."""
     grid, group = reference.grid, manifest.group_of(case)
-    names = {**class_names(predictor), **reference.names, **group.labels}
-    known = {*class_names(predictor), *group.labels, *reference.labels()} - {0, group.ignore}
+    every = {**names, **reference.names, **group.labels}
+    known = {*names, *group.labels, *reference.labels()} - {0, group.ignore}
     return measure_case(
         prediction.array,
         reference.array,
@@ -261,5 +277,5 @@ def _measured(
         unit=grid.unit,
         protocol=protocol,
         labels=sorted(known),
-        names=names,
+        names=every,
     )

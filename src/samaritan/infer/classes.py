@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from samaritan.errors import ConfigError, PromptError
+from samaritan.infer.labeller import VolumeLabeller
 from samaritan.infer.predictor import Predictor
 from samaritan.models import ClassSam, Sam
 from samaritan.transforms import SlicePreprocess
@@ -22,7 +23,7 @@ ENLARGED_FLOATS = 2**24
 
 
 def predict_labels(
-    predictor: Predictor,
+    predictor: Predictor | VolumeLabeller,
     volume: Volume,
     *,
     axis: int | None = None,
@@ -31,8 +32,10 @@ def predict_labels(
 ) -> LabelMap:
     """Label a picture or volume with a model that takes no prompts, on its own grid.
 
-    A volume is labelled slice by slice. The logits of each class are brought to the size of the model's input
-    and from there onto the slice's own pixels, both linearly, and only then is the largest taken.
+    Models that learned from nnU-Net data label volumes in windows, as `VolumeLabeller` tells; the other
+    arguments are not for them. Others label a volume slice by slice. The logits of each class are brought to
+    the size of the model's input and from there onto the slice's own pixels, both linearly, and only then is
+    the largest taken.
 
     Beside the label map itself memory holds `batch_size` slices as input and as low-resolution
     logits, and one slice with the enlarged logits of a few classes at a time (`ENLARGED_FLOATS`, or
@@ -57,6 +60,8 @@ def predict_labels(
         predictor = Predictor.from_checkpoint("runs/samed/best.safetensors")
         write(predict_labels(predictor, read("scan.nii.gz")), "labels.nii.gz")
     """
+    if isinstance(predictor, VolumeLabeller):
+        return predictor.labels(volume)
     chain = require_classes(predictor)
     if batch_size < 1:
         raise ConfigError(f"batch_size must be 1 or more, got {batch_size}")
@@ -95,8 +100,10 @@ def require_classes(predictor: Predictor) -> SlicePreprocess:
     return predictor.preprocess
 
 
-def class_names(predictor: Predictor) -> dict[int, str]:
+def class_names(predictor: Predictor | VolumeLabeller) -> dict[int, str]:
     """Name every class of a model, background left out."""
+    if isinstance(predictor, VolumeLabeller):
+        return dict(predictor.label_names)
     stored = predictor.label_names
     count = predictor.model.config.num_mask_tokens
     return {value: stored.get(value, f"label {value}") for value in range(1, count)}
