@@ -296,10 +296,10 @@ def _warn_of_shared(recipe: Recipe, planned: PlannedSet, fold: splits.Fold) -> N
         return
     if count := shared_patients(planned.raw, (fold,)):
         logger.warning(
-            "%d patients have scans in both parts of fold %s: held-out scores will flatter. Plan into "
-            "another folder with data.by_patient=true, or samaritan prepare plan --by-patient",
-            count,
+            "fold %s has scans of the same patient in both parts (%d patients): held-out scores will flatter. "
+            "Plan into another folder with data.by_patient=true, or samaritan prepare plan --by-patient",
             recipe.data.fold,
+            count,
         )
 
 
