@@ -164,3 +164,23 @@ def test_two_processes_end_with_one_model(tmp_path) -> None:
     for kind in ("held", "averaged"):
         assert any(name.endswith("running_var") for name in one[kind])
         assert all(torch.equal(value, two[kind][name]) for name, value in one[kind].items())
+
+
+@pytest.mark.slow
+def test_two_processes_learn_the_same_patches_as_one(tmp_path) -> None:
+    """Foreground lies in the same places of an update, whoever has them."""
+    from train.patch_toys import planned_toy
+
+    folder = planned_toy(tmp_path).folder
+    settings = ["run.epochs=2", "loss.dice=0", "data.per_epoch=8", "validation.batches=4"]
+    program = TOYS.with_name("patch_toys.py")
+    for name, run, size in (
+        ("two", together, 2),
+        ("one", lambda *a, **k: finish(start(*a, **k)), 4),
+    ):
+        run(tmp_path / name, str(folder), *settings, f"data.batch_size={size}", program=program)
+    two, one = lines_of(tmp_path / "two"), lines_of(tmp_path / "one")
+    assert len(two) == len(one)
+    for a, b in zip(two, one, strict=True):
+        if a["kind"] == "train":
+            assert a["loss"] == pytest.approx(b["loss"], abs=2e-4)
