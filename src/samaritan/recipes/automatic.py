@@ -104,7 +104,7 @@ UNET_SMALL = UNET_NNUNET.model_copy(
         "validation": MASKSAM_SMALL.validation,
     }
 )
-"""The yardstick of `masksam_small`: the same loop, patches and time, another network."""
+"""The yardstick of `masksam_small`: the same loop and schedule, another network, and patches as planned."""
 
 SAMED_VOLUMES = Recipe(
     name="samed_volumes",
