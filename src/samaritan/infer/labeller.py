@@ -236,9 +236,10 @@ class VolumeLabeller:
                 with self._running():
                     logits = patch_logits(model, patches)
                 one = logits.float().sigmoid() if regions else logits.float().softmax(dim=1)
-                total = one if total is None else total + one
+                del logits
+                total = one if total is None else total.add_(one)
             assert total is not None
-            return total / len(models)
+            return total.div_(len(models)) if len(models) > 1 else total
 
         return windows.slabs(
             believed,

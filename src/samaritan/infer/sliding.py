@@ -126,8 +126,10 @@ class SlidingWindows:
             for count in range(1, len(axes) + 1):
                 for some in itertools.combinations(axes, count):
                     total = total + model(shown.flip(some)).float().flip(some)
-            answers: Tensor = (total[:, :, None] if flat else total) * (weights / 2 ** len(axes))
-        return answers
+            answers = total[:, :, None] if flat else total
+            return answers.mul_(
+                weights / 2 ** len(axes)
+            )  # in place: with many classes they are large
 
 
 def window_starts(size: int, window: int, step: float) -> list[int]:
