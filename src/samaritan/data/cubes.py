@@ -12,12 +12,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import torch.nn.functional as F
-from torch import Tensor
-from torch.utils.data import Dataset
 
 from samaritan.data.manifest import Case, Manifest
 from samaritan.data.sampling import Draw
 from samaritan.data.volume_augment import VolumeAugment
+from samaritan.data.volume_objects import Item, VolumeObjects, labelled_cases
 from samaritan.data.volume_packing import Packed, Progress, Target, pack_volumes
 from samaritan.errors import ConfigError
 from samaritan.transforms import CubePreprocess
@@ -26,7 +25,6 @@ from samaritan.transforms.cubes import cut_cube
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float32]
 Mask = npt.NDArray[np.bool_]
-Item = dict[str, Tensor]
 
 SPARE = 1.3
 """Side of what is cut out over the side of the cube, so that there is something to turn into it."""
@@ -77,7 +75,7 @@ class Piece(NamedTuple):
     """Itself in its box; None: all of the structure."""
 
 
-class CubeDataset(Dataset[Item]):
+class CubeDataset(VolumeObjects):
     """One object and a cube around it for each turn.
 
     Items: "image" (1, *size) float32; "masks" (1, *size) bool; "labels" (1), the place of its class in
@@ -119,12 +117,9 @@ class CubeDataset(Dataset[Item]):
         workers: int = 2,
         progress: Progress = lambda done, total: None,
     ) -> None:
-        labelled = manifest.select(where=lambda case: bool(case.labels))
-        if not len(labelled):
-            raise ConfigError("no case has labels: is the part that was chosen empty?")
+        labelled = labelled_cases(manifest)
         self.chain, self.looks, self.channel, self.seed = chain, looks, channel, seed
         self.change = VolumeAugment(flips=0, intensity=intensity) if intensity else None
-        self.epoch = 0
         self.volumes = pack_volumes(
             labelled, chain, cache=cache, workers=workers, progress=progress
         )
@@ -140,27 +135,12 @@ class CubeDataset(Dataset[Item]):
         self.cases: tuple[Case, ...] = tuple(labelled.cases[p.case] for p in self.pieces)
         self.names = tuple(sorted({p.target.structure.name for p in self.pieces}))
 
-    def set_epoch(self, epoch: int) -> None:
-        """Say how often the data were gone through; for plain indices, `Draw`s bring their own."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return len(self.pieces)
-
     def __getitem__(self, key: int | Draw) -> Item:
-        draw = key if isinstance(key, Draw) else Draw(int(key), self.epoch, int(key))
-        if not 0 <= draw.item < len(self):
-            raise IndexError(draw.item)
+        draw = self._draw(key)
         piece = self.pieces[draw.item]
         packed, rng = self.volumes[piece.case], draw.generator(self.seed)
         image, mask = self._cube(packed, piece, rng)
-        return {
-            "image": torch.from_numpy(image)[None],
-            "masks": torch.from_numpy(mask)[None],
-            "labels": torch.tensor([self.names.index(piece.target.structure.name)]),
-            "valid": torch.ones(1, dtype=torch.bool),
-            "index": torch.tensor(draw.item),
-        }
+        return self._item(image, mask, piece.target.structure.name, draw)
 
     def _cube(self, packed: Packed, piece: Piece, rng: np.random.Generator) -> tuple[Floats, Mask]:
         """Cut a cube, and change it as training does."""
@@ -232,14 +212,6 @@ class CubeDataset(Dataset[Item]):
         values, content, mask = planes
         image = self.chain.normalised(torch.from_numpy(values), torch.from_numpy(content))
         return image.numpy(), mask > 127
-
-    def _channel(self, packed: Packed, rng: np.random.Generator) -> int:
-        count = len(packed.image)
-        if self.channel is None:
-            return int(rng.integers(count)) if count > 1 else 0
-        if self.channel >= count:
-            raise ConfigError(f"channel {self.channel} was chosen, and an image has {count}")
-        return self.channel
 
 
 def mask_of(packed: Packed, piece: Piece) -> Mask:

@@ -13,17 +13,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from samaritan.data.manifest import Case, Manifest
 from samaritan.data.sampling import Draw
 from samaritan.data.volume_augment import VolumeAugment
+from samaritan.data.volume_objects import Item, VolumeObjects, labelled_cases
 from samaritan.data.volume_packing import Packed, Progress, Target, pack_volumes
 from samaritan.errors import ConfigError
 from samaritan.transforms import WindowPreprocess
 
 Array = npt.NDArray[Any]
-Item = dict[str, Tensor]
 Triple = tuple[int, int, int]
 
 Place = Literal["object", "voxel", "random", "mixed"]
@@ -33,7 +32,7 @@ a click places it in prediction; anywhere as long as a voxel of the object is in
 PLACES = ("object", "voxel", "random", "mixed")
 
 
-class CropDataset(Dataset[Item]):
+class CropDataset(VolumeObjects):
     """Windows of a model's size around the objects of volumes, one object for each item.
 
     Items: "image" (1, *size) float32; "masks" (1, *size) bool; "labels" (1), the place of its class in
@@ -80,11 +79,9 @@ class CropDataset(Dataset[Item]):
     ) -> None:
         if place not in PLACES:
             raise ConfigError(f"place is one of {', '.join(PLACES)}, got {place!r}")
-        labelled = manifest.select(where=lambda case: bool(case.labels))
-        if not len(labelled):
-            raise ConfigError("no case has labels: is the part that was chosen empty?")
+        labelled = labelled_cases(manifest)
         self.chain, self.place, self.channel, self.seed = chain, place, channel, seed
-        self.normalise, self.augment, self.epoch = normalise, augment, 0
+        self.normalise, self.augment = normalise, augment
         self.volumes = pack_volumes(
             labelled, chain, cache=cache, workers=workers, progress=progress
         )
@@ -101,17 +98,8 @@ class CropDataset(Dataset[Item]):
         self.cases: tuple[Case, ...] = tuple(labelled.cases[i] for i, _ in self.objects)
         self.names = tuple(sorted({t.structure.name for _, t in self.objects}))
 
-    def set_epoch(self, epoch: int) -> None:
-        """Say how often the data were gone through; for plain indices, `Draw`s bring their own."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return len(self.objects)
-
     def __getitem__(self, key: int | Draw) -> Item:
-        draw = key if isinstance(key, Draw) else Draw(int(key), self.epoch, int(key))
-        if not 0 <= draw.item < len(self):
-            raise IndexError(draw.item)
+        draw = self._draw(key)
         case, target = self.objects[draw.item]
         packed, rng = self.volumes[case], draw.generator(self.seed)
         channel = self._channel(packed, rng)
@@ -121,21 +109,7 @@ class CropDataset(Dataset[Item]):
         mask = target.structure.mask(cut(plane, start, self.chain.size))
         if self.augment is not None:
             image, mask = self.augment(image, mask, rng)
-        return {
-            "image": torch.from_numpy(image)[None],
-            "masks": torch.from_numpy(mask)[None],
-            "labels": torch.tensor([self.names.index(target.structure.name)]),
-            "valid": torch.ones(1, dtype=torch.bool),
-            "index": torch.tensor(draw.item),
-        }
-
-    def _channel(self, packed: Packed, rng: np.random.Generator) -> int:
-        count = len(packed.image)
-        if self.channel is None:
-            return int(rng.integers(count)) if count > 1 else 0
-        if self.channel >= count:
-            raise ConfigError(f"channel {self.channel} was chosen, and an image has {count}")
-        return self.channel
+        return self._item(image, mask, target.structure.name, draw)
 
     def _start(self, packed: Packed, target: Target, rng: np.random.Generator) -> Triple:
         """Say which voxel of the lattice is the first of the crop."""
