@@ -21,6 +21,7 @@ from samaritan.data.sampling import Draw, DrawSampler
 from samaritan.data.volumes import CropDataset
 from samaritan.errors import ConfigError
 from samaritan.models.config import SamConfig
+from samaritan.models.sam import Sam
 from samaritan.recipes import Recipe
 from samaritan.recipes.schema import PATCH_TASKS
 from samaritan.train.beginning import begin, options_of
@@ -37,7 +38,7 @@ from samaritan.train.patches import facts_of_planned, finish_fold, patch_work, p
 from samaritan.train.steps import multiclass_step
 from samaritan.train.volumes import crop_sets, cube_chain, cube_sets, window_chain
 from samaritan.train.whole import MakeWindows
-from samaritan.transforms import FocusPreprocess, SlicePreprocess
+from samaritan.transforms import CubePreprocess, FocusPreprocess, SlicePreprocess
 
 logger = logging.getLogger(__name__)
 
@@ -225,9 +226,9 @@ def _focused(
     from_init: bool,
     loaded: Loaded,
 ) -> Work:
-    """Windows around single objects, each with its own kind of prompt."""
+    """Windows around single objects of pictures."""
     data = recipe.data
-    model, init = begin(recipe, from_init)
+    begun = begin(recipe, from_init)
     shared: dict[str, Any] = {
         "objects": data.objects,
         "min_size": data.min_size,
@@ -242,15 +243,7 @@ def _focused(
         **shared,
     )
     validation = FocusDataset(held_out, chain, **shared) if held_out else None
-    return Work(
-        model,
-        mixed_step(recipe.prompts, recipe.loss),
-        Turns(train_set, recipe),
-        interactive_judge(recipe.prompts, recipe.validation.clicks),
-        validation,
-        chain.to_dict(),
-        init=init,
-    )
+    return _mixed(recipe, chain, begun, train_set, validation)
 
 
 def _cubes(
@@ -261,10 +254,22 @@ def _cubes(
     from_init: bool,
     loaded: Loaded,
 ) -> Work:
-    """Cubes around single objects of volumes, each with its own kind of prompt."""
+    """Cubes around single objects of volumes."""
     chain = cube_chain(recipe, config)
-    model, init = begin(recipe, from_init)
+    begun = begin(recipe, from_init)
     train_set, validation = cube_sets(recipe, chain, learned, held_out, loaded)
+    return _mixed(recipe, chain, begun, train_set, validation)
+
+
+def _mixed(
+    recipe: Recipe,
+    chain: FocusPreprocess | CubePreprocess,
+    begun: tuple[Sam, dict[str, Any] | None],
+    train_set: FocusDataset | CubeDataset,
+    validation: FocusDataset | CubeDataset | None,
+) -> Work:
+    """Single objects, in pictures or volumes, each with its own kind of prompt."""
+    model, init = begun
     return Work(
         model,
         mixed_step(recipe.prompts, recipe.loss),
