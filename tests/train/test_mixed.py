@@ -6,16 +6,20 @@ import pytest
 import torch
 from train.toys import Slices
 from train.volume_toys import batch as volume_batch
+from train.volume_toys import folder
 
 from samaritan.assembly import create_model
+from samaritan.checkpoints import load_model
+from samaritan.data import load_manifest
 from samaritan.errors import ConfigError
 from samaritan.models.config import get_config
 from samaritan.recipes import resolve
 from samaritan.recipes.sections import Loss, Prompts
 from samaritan.train import Machine, RunFolder, Trainer, Work, interactive_judge
 from samaritan.train.mixed import corrected, first, mixed_step, rough_masks
+from samaritan.train.runs import train
 from samaritan.train.state import moving, still
-from samaritan.transforms import FocusPreprocess
+from samaritan.transforms import CubePreprocess, FocusPreprocess, Preprocess
 
 PROMPTS = Prompts(each="object", rounds=2, points=(1, 2), multimask=False, mask_values="logits")
 LOSS = Loss(cross_entropy=1, dice=1, focal=0, iou=1)
@@ -169,3 +173,25 @@ def test_clicks_on_errors_of_volumes_lie_on_errors():
             for at, label in zip(then.coords[i, 1:].long(), then.labels[i, 1:], strict=True):
                 assert bool(wrong[i][tuple(at)])
                 assert int(label) == int(masks[i][tuple(at)])
+
+
+def test_cubes_are_learned_from_and_the_chain_is_kept(tmp_path):
+    changes = {
+        "model": {"name": "unet3d_tiny"},
+        "data": {
+            "chain": "focus",
+            "objects": "both",
+            "batch_size": 2,
+            "augment": "heavy",
+            "per_epoch": 4,
+        },
+        "prompts": PROMPTS.model_dump(),
+        "loss": LOSS.model_dump(),
+        "run": {"epochs": 1, "precision": "float32"},
+        "validation": {"batches": 1, "clicks": 2},
+    }
+    recipe = resolve(changes=changes)
+    done = train(recipe, load_manifest(folder(tmp_path, count=4)), tmp_path / "run", device="cpu")
+    assert done["iterations"] == 2
+    model, header = load_model(tmp_path / "run" / "last.safetensors")
+    assert Preprocess.from_dict(header.preprocess) == CubePreprocess(size=model.config.image_size)
