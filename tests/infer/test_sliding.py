@@ -92,9 +92,18 @@ def test_weights_and_places_are_those_of_nnunet() -> None:
     assert weights.min() > 0
     assert float(weights.double().sum()) == pytest.approx(WEIGHT_SUM, rel=1e-6)
     assert float(weights[0, 0, 0]) == pytest.approx(WEIGHT_CORNER, rel=1e-5)
+    assert window_starts(10, 4, 0.5) == [0, 2, 4, 6]
+    assert window_starts(110, 64, 0.5) == [0, 23, 46]
     assert window_starts(17, 6, 0.5) == [0, 3, 6, 8, 11]
     assert window_starts(47, 20, 0.5) == [0, 9, 18, 27]
     assert window_starts(14, 14, 0.5) == [0]
+
+
+@pytest.mark.parametrize("patch", [(4, 256, 256), (9, 512, 512), (128, 128, 128)])
+def test_no_voxel_of_a_window_weighs_nothing(patch) -> None:
+    weights = window_weights(patch)  # theirs are ten times as large, which divides out
+    assert weights.max() == 1
+    assert weights.min() > 0
 
 
 def test_a_model_that_sees_nothing_else_gives_the_image_back() -> None:

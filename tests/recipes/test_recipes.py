@@ -160,11 +160,21 @@ def test_a_rate_is_never_negative_beyond_the_horizon() -> None:
     assert rate(schedule, 10_000, per_epoch=3, epochs=9) == 0
 
 
-def test_rates_may_change_by_epochs() -> None:
-    schedule = get_recipe("masksam_acdc").schedule
-    rates = [rate(schedule, i, per_epoch=250, epochs=500) for i in (0, 249, 250, 250 * 250 + 17)]
-    assert rates[0] == rates[1] == 1.0 > rates[2]
-    assert abs(1e-3 * rates[3] - 5.359e-4) < 1e-7
+@pytest.mark.parametrize(("name", "epochs"), [("acdc", 500), ("synapse", 1000), ("amos", 1000)])
+def test_masksam_learns_at_the_published_rates_epoch_by_epoch(name, epochs) -> None:
+    recipe = get_recipe(f"masksam_{name}")
+    each = recipe.data.per_epoch // recipe.data.batch_size
+    assert (recipe.run.epochs, recipe.data.batch_size, each) == (epochs, 2, 250)
+    middle = epochs // 2 * each
+    rates = [
+        recipe.optim.lr * rate(recipe.schedule, i, per_epoch=each, epochs=epochs)
+        for i in (0, each - 1, each, middle, middle + 17, epochs * each - 1)
+    ]
+    assert rates[0] == rates[1] == 1e-3
+    assert rates[2] == pytest.approx(1e-3 * (1 - 1 / epochs) ** 0.9)
+    assert rates[3] == rates[4] == pytest.approx(1e-3 * 0.5**0.9)
+    assert rates[3] == pytest.approx(5.359e-4, abs=5e-8)
+    assert rates[5] == pytest.approx(1e-3 * (1 / epochs) ** 0.9)
 
 
 @pytest.mark.parametrize(

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from itertools import permutations
 
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from samaritan.models.prompt_generator import boxes_of
+from samaritan.recipes import get_recipe
 from samaritan.set_losses import (
     Found,
     SetWeights,
@@ -25,6 +28,7 @@ from samaritan.set_losses import (
 )
 from samaritan.set_losses.criterion import class_loss, mask_losses, point_losses
 from samaritan.set_losses.matching import UNKNOWN_COST, cross_entropy_table, dice_table
+from samaritan.set_losses.sets import AMOS
 
 CPU = torch.device("cpu")
 
@@ -146,7 +150,7 @@ def cost_by_hand(found, targets, weights, points, slice_, query, target):
     return total - weights.giou * giou(ours, theirs)
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(25))  # two slices each
 def test_matching_is_the_best_of_all_assignments_of_costs_by_hand(seed):
     generator = torch.Generator().manual_seed(seed)
     found, targets = random_problem(generator, q=4)
@@ -173,10 +177,17 @@ def test_matching_is_the_best_of_all_assignments_of_costs_by_hand(seed):
 
 def test_costs_that_are_no_numbers_count_as_a_hundred(generator):
     found, targets = random_problem(generator, n=1, q=3)
+    weights, points = SetWeights(points=20), spread_points(1, 20, generator, CPU)
     found.class_logits[0, 1] = float("nan")
-    matched = match(found, targets, SetWeights(points=20), generator)
+    matched = match(found, targets, weights, generator, points=points)
     assert sorted(matched[0].tolist()) == [0, 1, 3]  # three are needed, so it is taken all the same
+    table = costs(found, targets, weights, points)[0][:, [0, 1, 3]]
+    assert table[1].isnan().all()
+    table[1] = UNKNOWN_COST
     assert UNKNOWN_COST == 100.0
+    sums = {p: float(table[list(p), range(3)].sum()) for p in permutations(range(3))}
+    best = min(sums, key=sums.get)  # of each class its query
+    assert [[0, 1, 3][best.index(query)] for query in range(3)] == matched[0].tolist()
     nothing = found._replace(class_logits=torch.full_like(found.class_logits, float("nan")))
     assert match(nothing, targets, SetWeights(points=20), generator).tolist() == [[-1] * 3]
 
@@ -251,6 +262,49 @@ def test_gradients_reach_every_proposal_by_its_class_and_matched_ones_by_all(gen
     for x in found[1:]:
         touched = x.grad.abs().flatten(2).sum(-1) > 0
         assert torch.equal(touched, losses.matched >= 0)
+
+
+class Calls(TorchDispatchMode):
+    """Counts what is asked of the device."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = Counter()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.seen[func.name()] += 1
+        return func(*args, **(kwargs or {}))
+
+
+WAITING = {"aten::_local_scalar_dense", "aten::nonzero", "aten::item", "aten::is_nonzero"}
+"""What makes a program wait for its device."""
+
+
+def test_no_call_is_made_and_nothing_waited_for_mask_by_mask(generator):
+    seen = []
+    for n, q, classes in ((1, 4, 4), (6, 9, 7)):
+        found, targets = random_problem(generator, n=n, q=q, classes=classes)
+        with Calls() as calls:
+            set_losses(found, targets, SetWeights(points=64), generator)
+        seen.append(calls.seen)
+    assert seen[0] == seen[1]
+    assert sum(seen[0][name] for name in WAITING) == 1  # which proposals stand for something
+
+
+def test_weights_of_the_presets_are_the_published_ones():
+    shared = {
+        "classes": 0.2,
+        "no_object": 0.1,
+        "aux_mask": 0.5,
+        "aux_dice": 0.5,
+        "box": 0.5,
+        "giou": 0.2,
+    }
+    acdc = {**shared, "mask": 1.5, "dice": 1.5, "points": 128 * 128 * 2}
+    amos = {**shared, "mask": 1.2, "dice": 1.2, "points": 256 * 256 * 2}
+    for name, wanted in (("acdc", acdc), ("synapse", acdc), ("amos", amos)):
+        assert SetWeights(**dict(get_recipe(f"masksam_{name}").matching)) == SetWeights(**wanted)
+    assert SetWeights(**amos) == AMOS
 
 
 def test_losses_of_half_precision_are_taken_in_single(generator):
