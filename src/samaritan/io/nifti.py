@@ -1,7 +1,8 @@
 """NIfTI-1 and NIfTI-2, one file or a pair, plain or gzipped, read.
 
 nibabel interprets the headers; the voxels are read here, once, into memory that the header has been
-checked to need. Which form wins, and what happens without one, is told in docs/geometry.md.
+checked to need, or stay in the file until they are looked at. Which form wins, and what happens without
+one, is told in docs/geometry.md.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ import numpy.typing as npt
 
 from samaritan.errors import CorruptFile, FileError, GeometryError, UnsupportedFormat
 from samaritan.geometry import FloatArray, Grid
-from samaritan.io.files import guard, is_gzip, read_head, read_voxels
+from samaritan.io.files import check_need, guard, is_gzip, read_head, read_voxels
+from samaritan.io.mapping import can_map, map_voxels
 from samaritan.io.options import ReadOptions
 from samaritan.io.values import (
     choose_frame,
@@ -238,16 +240,7 @@ def _voxels(
     offset = _offset(header, header_path, path)
     wanted = _wanted(frame, frames, channels, per_frame, dtype)
     parts = [
-        read_voxels(
-            path,
-            dtype,
-            count,
-            offset=0 if is_gzip(path) else offset + start,
-            skip=offset + start if is_gzip(path) else 0,
-            compression="gzip" if is_gzip(path) else None,
-            max_bytes=options.max_bytes,
-            whole=frames == 1,
-        )
+        _values(path, dtype, count, offset + start, options, whole=frames == 1)
         for start, count in wanted
     ]
     flat = native(parts[0] if len(parts) == 1 else np.concatenate(parts))
@@ -260,6 +253,26 @@ def _voxels(
         raise UnsupportedFormat(f"{path}: several colour frames at once cannot be read; pick one")
     what = "frame" if channels == 1 else "channel"
     return array, tuple(f"{what} {n}" for n in range(last)), frames, frame
+
+
+def _values(
+    path: Path, dtype: np.dtype[Any], count: int, start: int, options: ReadOptions, *, whole: bool
+) -> Array:
+    """Values from byte `start` of the contents on: left in the file where that is possible."""
+    if can_map(path, dtype, count, start):
+        check_need(path, count * dtype.itemsize, options.max_bytes)
+        return map_voxels(path, dtype, count, start)
+    packed = is_gzip(path)
+    return read_voxels(
+        path,
+        dtype,
+        count,
+        offset=0 if packed else start,
+        skip=start if packed else 0,
+        compression="gzip" if packed else None,
+        max_bytes=options.max_bytes,
+        whole=whole,
+    )
 
 
 def _wanted(
