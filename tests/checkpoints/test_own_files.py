@@ -124,6 +124,12 @@ def test_values_that_json_cannot_hold_are_refused_before_writing(bad, make, tmp_
     assert list(tmp_path.iterdir()) == []
 
 
+def test_weights_may_be_read_by_whom_other_files_may(make, tmp_path):
+    (tmp_path / "other").touch()
+    path = save_weights(make("sam_tiny"), tmp_path / "model.safetensors")
+    assert path.stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(make, tmp_path, monkeypatch):
     path = save_weights(make(), tmp_path / "m.safetensors")
     before = path.read_bytes()

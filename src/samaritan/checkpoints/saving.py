@@ -16,6 +16,7 @@ from samaritan._version import __version__
 from samaritan.adapt.inject import describe, is_adapter
 from samaritan.checkpoints.header import METADATA_KEY, Header
 from samaritan.errors import CheckpointError, FileError
+from samaritan.io.files import permissions
 from samaritan.models.sam import Sam
 
 Part = Literal["all", "adapters", "trainable"]
@@ -75,6 +76,7 @@ def save_weights(
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         save_file(state, temporary, metadata)
+        temporary.chmod(permissions(path))  # it gives them to nobody else
         os.replace(temporary, path)
     except (OSError, SafetensorError) as error:
         temporary.unlink(missing_ok=True)

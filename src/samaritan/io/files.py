@@ -299,7 +299,7 @@ def replacing(*paths: Path) -> Iterator[tuple[Path, ...]]:
             temporary.append(Path(name))
         yield tuple(temporary)
         for new, path in zip(temporary, paths, strict=True):
-            new.chmod(_permissions(path))
+            new.chmod(permissions(path))
             new.replace(path)
         done = True
     except OSError as error:
@@ -313,7 +313,7 @@ def replacing(*paths: Path) -> Iterator[tuple[Path, ...]]:
                 parent.rmdir()
 
 
-def _permissions(path: Path) -> int:
+def permissions(path: Path) -> int:
     """Permissions of the file that is replaced, or those of any new file."""
     if path.exists():
         return stat.S_IMODE(path.stat().st_mode)
