@@ -20,7 +20,7 @@ SOURCE = ROOT / "src" / "samaritan"
 LAYERS = (
     {"_version", "errors"},
     {"optional"},
-    {"geometry", "resampling"},
+    {"geometry", "resampling", "products"},
     {"volume"},
     {"prompts"},
     {
@@ -50,7 +50,7 @@ RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}
 
 TORCH_ROOMS = {
     "transforms", "models", "adapt", "losses", "set_losses", "simulate", "assembly", "data", "checkpoints",
-    "infer", "train", "export", "environment", "evaluation",
+    "products", "infer", "train", "export", "environment", "evaluation",
 }  # fmt: skip
 """Rooms that may import torch at all; the command line may inside functions."""
 

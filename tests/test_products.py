@@ -1,0 +1,73 @@
+"""Linear layers give what torch's give, forward and backward, whichever library computes them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from samaritan import products
+from samaritan.products import Linear, linear
+
+ROWS, INS, OUTS = 96, 256, 192
+assert ROWS * INS * OUTS >= products._FEWEST
+
+
+@pytest.mark.parametrize("weight_learns", [False, True])
+@pytest.mark.parametrize("passes", [False, True])
+@pytest.mark.parametrize("shape", [(ROWS,), (2, 6, 8), (3, 32)])
+def test_layer_and_its_gradients_are_those_of_torch(
+    shape: tuple[int, ...], passes: bool, weight_learns: bool
+) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(*shape, INS, requires_grad=passes)
+    weight = torch.randn(OUTS, INS, requires_grad=weight_learns)
+    bias = torch.randn(OUTS, requires_grad=weight_learns)
+    way_back = torch.randn(*shape, OUTS)
+    found = []
+    for layer in (F.linear, linear):
+        out = layer(x, weight, bias)
+        learning = [t for t in (x, weight, bias) if t.requires_grad]
+        gradients = torch.autograd.grad(out, learning, way_back) if learning else ()
+        found.append((out.detach(), *gradients))
+    for theirs, ours in zip(*found, strict=True):
+        assert ours.shape == theirs.shape
+        assert (ours - theirs).norm() < 1e-5 * theirs.norm()
+
+
+def test_strided_inputs_and_gradients_are_taken() -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, INS, 48, requires_grad=True)
+    weight = torch.randn(OUTS, INS, requires_grad=True)
+    way_back = torch.randn(2, OUTS, 48)
+    found = []
+    for layer in (F.linear, linear):
+        out = layer(x.transpose(1, 2), weight, None).transpose(1, 2)
+        found.append(torch.autograd.grad(out, [x, weight], way_back))
+    for theirs, ours in zip(*found, strict=True):
+        assert (ours - theirs).norm() < 1e-5 * theirs.norm()
+
+
+@pytest.mark.parametrize("learns", [False, True])
+def test_frozen_layer_keeps_its_weight_alone_for_the_way_back(learns: bool) -> None:
+    layer = Linear(INS, OUTS).requires_grad_(learns)
+    kept: list[torch.Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        layer(torch.randn(ROWS, INS, requires_grad=True))
+    assert any(t.data_ptr() == layer.weight.data_ptr() for t in kept)
+    own = {p.data_ptr() for p in layer.parameters()}
+    assert any(t.data_ptr() not in own for t in kept) == learns
+
+
+def test_layer_computes_in_the_precision_around_it() -> None:
+    layer, x = Linear(INS, OUTS), torch.randn(ROWS, INS)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer(x).dtype == torch.bfloat16
+    assert layer.double()(x.double()).dtype == torch.float64
+
+
+def test_layer_can_be_exported_as_a_graph() -> None:
+    layer, x = Linear(INS, OUTS).eval(), torch.randn(ROWS, INS)
+    graph = torch.export.export(layer, (x,))
+    assert "mkldnn" not in str(graph)
+    assert torch.allclose(graph.module()(x), layer(x), atol=1e-4)
