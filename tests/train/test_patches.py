@@ -75,6 +75,7 @@ def test_a_run_leaves_what_prediction_and_nnunet_need(planned, tmp_path) -> None
     recipe = masks("run.epochs=1", "data.fold=1", "validation.mirror=false")
     train(recipe, planned, tmp_path / "fold_1", device="cpu", windows=SlidingWindows)
     assert {"plans.json", "dataset.json"} <= {p.name for p in tmp_path.iterdir()}
+    assert not (tmp_path / "fold_1/best.adapted.safetensors").exists()  # nothing is frozen
     model, header = load_model(tmp_path / "fold_1/best.safetensors")
     chain = PlannedChain.from_dict(header.preprocess)
     assert (chain.patch_size, chain.mirror_axes, chain.fold) == ((3, 24, 24), (0, 1, 2), 1)

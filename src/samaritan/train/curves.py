@@ -50,4 +50,6 @@ def draw_curves(log: Path, picture: Path) -> None:
 
 def _plot(axes: Any, lines: Lines, name: str, label: str, **style: Any) -> None:
     found = [(line["iteration"], line[name]) for line in lines if line.get(name) is not None]
+    if len(found) == 1:
+        style.setdefault("marker", ".")  # a line through one point shows nothing
     axes.plot([x for x, _ in found], [y for _, y in found], label=label, **style)

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from samaritan.adapt.inject import adapters_of
 from samaritan.checkpoints.saving import save_weights
 from samaritan.errors import FileError
+from samaritan.geometry import Grid
 from samaritan.io.files import replacing
 from samaritan.models.sam import Sam
 from samaritan.recipes import Recipe, dump
@@ -68,6 +69,8 @@ class Work:
     """Makes scores of the means over a validation, where these are counts."""
     whole: Callable[[Sam, Machine], dict[str, float]] | None = None
     """Judges the model on whole volumes instead of examples."""
+    grid: Callable[[tuple[int, ...]], Grid] | None = None
+    """How a volume of examples lies, by its shape, for pictures of it."""
 
 
 @dataclass
@@ -151,7 +154,7 @@ def keep_frozen(live: Live) -> None:
 
 
 def export(live: Live, path: Path) -> None:
-    """Write the weights as a model that can be used; what learned alone beside it, if it is adapted."""
+    """Write the weights as a model that can be used; what learned alone beside it, if others are frozen."""
     recipe, init = live.recipe, live.folder.begun()
     provenance = {"recipe": recipe.name, "iteration": live.progress.iteration}
     told: dict[str, Any] = {
@@ -162,7 +165,7 @@ def export(live: Live, path: Path) -> None:
     }
     with live.shown():
         save_weights(live.model, path, **told)
-        if adapters_of(live.model):
+        if adapters_of(live.model) and not all(p.requires_grad for p in live.model.parameters()):
             save_weights(
                 live.model, path.with_suffix(".adapted.safetensors"), only="trainable", **told
             )

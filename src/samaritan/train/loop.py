@@ -297,7 +297,8 @@ class Trainer:
             self.log.add(
                 "validation", self.progress.iteration, {"epoch": self.progress.epoch, **scores}
             )
-            draw_samples(samples, self.folder.pictures, f"epoch_{self.progress.epoch:04d}")
+            stem = f"epoch_{self.progress.epoch:04d}"
+            draw_samples(samples, self.folder.pictures, stem, grid=self.work.grid)
         if better:
             self.progress.best = self.progress.last
             if self.machine.leads:

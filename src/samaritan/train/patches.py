@@ -110,6 +110,7 @@ def patch_work(
         whole=whole_judge(planned, chain, fold.val, windows)
         if recipe.validation.on == "volumes"
         else None,
+        grid=chain.grid_of,
     )
     return recipe, work
 

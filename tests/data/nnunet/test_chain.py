@@ -6,10 +6,14 @@ import json
 
 import numpy as np
 import pytest
+from infer.planned import chain as by_hand
+from infer.planned import scene
 
 from samaritan.data.nnunet.chain import PlannedChain, is_planned
 from samaritan.data.nnunet.preprocessing import without_labels
+from samaritan.data.nnunet.rawset import RawCase
 from samaritan.errors import ConfigError
+from samaritan.volume import Volume
 
 
 @pytest.fixture
@@ -36,6 +40,20 @@ def test_it_prepares_as_the_planned_set_does(planned, chain) -> None:
     assert np.array_equal(made.image, np.asarray(stored.image))
     back = chain.way_back(made)
     assert back.restored(np.zeros(made.image.shape[1:], np.int8)).shape == raw.image.shape[1:]
+
+
+@pytest.mark.parametrize("transpose", [(0, 1, 2), (2, 0, 1)])
+def test_prepared_voxels_lie_as_the_scan_does(transpose) -> None:
+    volume, _ = scene(code="LPS", zeros=False)
+    spacing = tuple((4.0, 1.0, 1.3)[axis] for axis in transpose)
+    made = by_hand(spacing=spacing, transpose=transpose, orientation="LPS")
+    image = made.prepare(RawCase.of(volume)).image[0]
+    shown = Volume(image, made.grid_of(image.shape)).reorient("RAS")
+    wanted = volume.reorient("RAS")
+    assert np.array_equal(shown.array, wanted.array)
+    assert shown.grid.spacing_mm == pytest.approx(wanted.grid.spacing_mm)
+    assert shown.grid.unit == "mm"
+    assert by_hand().grid_of(image.shape).unit == "px"  # whose images lie in several ways
 
 
 def test_nothing_of_the_cases_is_stored(planned, chain) -> None:

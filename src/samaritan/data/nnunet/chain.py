@@ -7,7 +7,7 @@ but the names of its channels and labels.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 from samaritan.data.nnunet.labels import LabelSet
@@ -18,7 +18,7 @@ from samaritan.data.nnunet.rawset import RawCase
 from samaritan.data.nnunet.restoring import WayBack
 from samaritan.data.reading import case_image
 from samaritan.errors import ConfigError, SamaritanError
-from samaritan.geometry import orientation_matrix
+from samaritan.geometry import Grid, orientation_matrix
 
 Fold = int | Literal["all"]
 
@@ -125,6 +125,13 @@ class PlannedChain:
             prepared.properties,
             tuple(prepared.image.shape[1:]),
         )
+
+    def grid_of(self, shape: tuple[int, ...]) -> Grid:
+        """Say how a volume of prepared voxels lies: in pixels where the images do not lie alike."""
+        code = self.orientation or "LPS"
+        turned = "".join(code[2 - axis] for axis in self.plans.transpose_forward)
+        grid = Grid.from_spacing(shape, self.configuration.spacing, orientation=turned)
+        return grid if self.orientation else replace(grid, unit="px")
 
     def to_dict(self) -> dict[str, Any]:
         """Describe the chain in JSON types, for a checkpoint's header."""
