@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from samaritan.errors import ConfigError
-from samaritan.models import Quirks, attention
+from samaritan.models import Quirks, attending
 from samaritan.models.attention import Attention
 
 
@@ -105,7 +105,7 @@ def test_padding_takes_part_only_with_the_quirk(make, randn, no_grad):
 def test_chunks_of_queries_change_nothing(window, quirks, make, randn, no_grad, monkeypatch):
     module, x = make((4, 4, 4), window=window, quirks=quirks), randn(2, 4, 4, 4, 12)
     whole = module(x)
-    monkeypatch.setitem(attention._BIAS_ELEMENTS, "cpu", 1)
+    monkeypatch.setattr(attending, "_MOST_ELEMENTS", 1)
     torch.testing.assert_close(module(x), whole, rtol=1e-4, atol=1e-5)
 
 
