@@ -101,6 +101,34 @@ def test_scores_are_masks_weighted_by_their_class_and_probabilities_sum_up_to_on
 
 
 @torch.inference_mode()
+def test_residual_masks_correct_the_proposed_ones(tiny):
+    model, volume = tiny(residual=True), torch.randn(1, 1, 3, 32, 32)
+    out = model(volume)
+    plain = create_model("masksam_tiny")
+    plain.load_state_dict(model.state_dict())
+    before = plain(volume)
+    assert torch.equal(out.aux_logits, before.aux_logits)
+    torch.testing.assert_close(out.pred_masks, before.pred_masks + before.aux_logits)
+
+
+def test_the_last_stage_sees_the_stems_pictures(tiny):
+    fine = {"patch_size": (4, 4), "window_size": 4}
+    model, plain = tiny(stem_skip=True, **fine), create_model("masksam_tiny", **fine)
+    stem = model.config.in_channels
+    assert numbers(model)[0] - numbers(plain)[0] == 27 * stem * model.own.generator[-1]
+    features = [torch.randn(3, n, 8, 8) for n in (48, 48, 64)]
+    pictures = torch.randn(1, stem, 3, 32, 32, requires_grad=True)
+    found = model.generator(features, pictures, slices=3, size=(32, 32))
+    found.logits.square().sum().backward()
+    assert (pictures.grad != 0).all()
+
+
+def test_the_last_stage_must_be_as_fine_as_the_pictures():
+    with pytest.raises(ConfigError, match=r"doublings up to the slice \(32, 32\), not \(16, 16\)"):
+        create_model("masksam_tiny", stem_skip=True)
+
+
+@torch.inference_mode()
 @pytest.mark.parametrize("compat", ["fixed", "reference"])
 def test_volumes_of_a_batch_do_not_see_each_other(tiny, compat):
     model = tiny(compat=compat)

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from samaritan.errors import ConfigError
 from samaritan.models.prompt_generator import boxes_of
 from samaritan.recipes import get_recipe
 from samaritan.set_losses import (
@@ -196,6 +197,16 @@ def test_more_classes_than_proposals_leave_some_out(generator):
     found, targets = random_problem(generator, q=2)
     matched = match(found, targets, SetWeights(points=20), generator)
     assert (matched >= 0).all()
+
+
+def test_matching_by_class_gives_each_query_its_class_where_that_is(generator):
+    found, targets = random_problem(generator)
+    targets.present[1, 3] = False
+    matched = match(found, targets, SetWeights(by_class=True), generator)
+    assert matched.tolist() == [[0, 1, -1, 3, -1], [0, 1, -1, -1, -1]]
+    fewer = found._replace(boxes=found.boxes[:, :3])
+    with pytest.raises(ConfigError, match=r"each of 4 classes.*has 3: create it with queries=4"):
+        match(fewer, targets, SetWeights(by_class=True), generator)
 
 
 def test_perfect_proposals_are_matched_in_any_order(generator):

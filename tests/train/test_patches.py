@@ -190,7 +190,7 @@ def test_fold_all_learns_from_every_case(planned) -> None:
 
 def test_patients_that_are_in_both_parts_are_told(planned, tmp_path, caplog) -> None:
     prepare(masks(), planned)
-    assert "fold 0 has scans of the same patient in both parts (1 patients)" in caplog.text
+    assert "fold 0 has scans of the same patient in both parts (1 of them)" in caplog.text
     caplog.clear()
     apart = planned_toy(tmp_path, by_patient=True)
     prepare(masks(), apart)
@@ -248,6 +248,7 @@ def test_small_patches_are_no_larger_than_planned(planned) -> None:
     assert all(
         n % 4 == 0 and n - p < 4 for n, p in zip(recipe.data.patch_size[1:], most[1:], strict=True)
     )
+    assert recipe.model.options["queries"] == len(planned.labels.foreground) + 1
     assert resolve("masksam_acdc").data.patch_size is None
     yardstick = prepare(unet("data.patch_size=null"), planned)[0]
     assert all(n <= m + 3 for n, m in zip(yardstick.data.patch_size, most, strict=True))

@@ -67,17 +67,20 @@ _PRESETS = {
             frames=9, queries=24, num_classes=16, slice_size=(512, 512), doublings=4, flat_stages=1
         ),
     ),
-    "masksam_small": _small(  # 4 x 4 pixels a token, so that masks are as fine as the slice
+    "masksam_small": _small(  # its generator is nearly a U-Net, whose masks SAM's decoder corrects
         MaskClasses(
             frames=8,
-            queries=6,
+            queries=4,
             num_classes=4,
-            slice_size=(128, 128),
-            generator=(48, 32),
-            doublings=1,
+            slice_size=(96, 96),
+            stem_width=16,
+            generator=(32, 16),
+            doublings=2,
+            stem_skip=True,
+            residual=True,
             conv_head=False,
         ),
-        in_channels=8,
+        in_channels=16,
         patch_size=(4, 4),
         width=96,
         depth=4,

@@ -123,15 +123,16 @@ class MaskSam(Sam):
         _tell_adapters(self.image_encoder, (slices, 1, grid))
         _tell_adapters(self.mask_decoder, (slices, self.own.queries, grid))
         features = self._features(pictures)
-        found = self.generator(features, slices=slices, size=size)
+        found = self.generator(features, pictures, slices=slices, size=size)
         boxes_seen = self._boxes(found)
         queries, image = self._decode(features[-1], found, boxes_seen, slices, extent)
         low_res = self.mask_decoder.masks_of(queries, image, range(1))[:, 0]
+        masks = self._full_size(low_res.unflatten(0, (-1, self.own.queries)), slices, size)
         return MaskClassOutput(
             pred_aux_masks=found.logits.sigmoid(),
             pred_aux_bboxes=boxes_seen,
             pred_logits=self.class_head(queries[:, -1]).unflatten(0, (-1, self.own.queries)),
-            pred_masks=self._full_size(low_res.unflatten(0, (-1, self.own.queries)), slices, size),
+            pred_masks=masks + found.logits if self.own.residual else masks,
             aux_logits=found.logits,
             slices=slices,
         )

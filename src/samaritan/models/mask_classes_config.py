@@ -57,6 +57,10 @@ class MaskClasses:
     """How many of these stages, the last ones, look at each slice by itself."""
     shared_skips: bool = False
     """All ways from features to stages of the finest grid are one module (published for ACDC)."""
+    stem_skip: bool = False
+    """The last stage, which is as fine as the slice, also sees the stem's pictures; not in MaskSAM."""
+    residual: bool = False
+    """Masks of the decoder correct those that became prompts; not in MaskSAM."""
     conv_head: bool = True
     """Masks pass convolutions that make them four times as large, else they are interpolated."""
     head_width: int = 64
@@ -112,13 +116,18 @@ def problems_with(config: Any) -> Iterable[str]:
         )
     if any(n % p for n, p in zip(own.picture_size, config.patch_size, strict=True)):
         yield f"slice_size x enlarge {own.picture_size} must be a multiple of patch_size {config.patch_size}"
+    fine = [
+        n // p * 2**own.doublings for n, p in zip(own.picture_size, config.patch_size, strict=True)
+    ]
+    if own.stem_skip and not tuple(fine) == own.picture_size == own.slice_size:
+        yield f"stem_skip needs enlarge 1 and doublings up to the slice {own.slice_size}, not {tuple(fine)}"
     crop = config.quirks.position_crop
     if crop and any(n > m for n, m in zip(own.picture_size, config.image_size, strict=True)):
         yield f"quirk position_crop cannot cut {own.picture_size} from image_size {config.image_size}"
 
 
 def _types(own: MaskClasses) -> Iterable[str]:
-    for name in ("shared_skips", "conv_head"):
+    for name in ("shared_skips", "conv_head", "stem_skip", "residual"):
         if not isinstance(getattr(own, name), bool):
             yield f"{name} must be true or false, not {getattr(own, name)!r}"
     whole = ("frames", "queries", "num_classes", "channels", "enlarge", "stem_width", "head_width")

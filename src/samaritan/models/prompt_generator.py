@@ -54,9 +54,12 @@ class PromptGenerator(nn.Module):
             _skip(config.width, widths[i], min(i + 1, own.doublings), flat=flats[i])
             for i in range(ways)
         )
+        self.stem_skip = own.stem_skip
+        joined = [2 * w if i < own.doublings else widths[i - 1] + w for i, w in enumerate(widths)]
+        joined[-1] += config.in_channels if own.stem_skip else 0
         self.stages = nn.ModuleList(
-            ConvBlock((width if i < own.doublings else widths[i - 1]) + width, width, flat=flats[i])
-            for i, width in enumerate(widths)
+            ConvBlock(before, width, flat=flat)
+            for before, width, flat in zip(joined, widths, flats, strict=True)
         )
         self.masks = nn.Conv3d(widths[-1], queries, kernel_size=1)
         seen = neck + sum(widths)
@@ -70,12 +73,18 @@ class PromptGenerator(nn.Module):
         )
 
     def forward(
-        self, features: list[Float[Tensor, "n _ ..."]], *, slices: int, size: tuple[int, int]
+        self,
+        features: list[Float[Tensor, "n _ ..."]],
+        pictures: Float[Tensor, "b c t h w"],
+        *,
+        slices: int,
+        size: tuple[int, int],
     ) -> Proposals:
         """Propose; `features` are those of the global blocks, shallow to deep, and of the neck.
 
         Args:
             features: of all slices, those of a volume one after the other.
+            pictures: that the stem made, for `MaskClasses.stem_skip`.
             slices: of each volume.
             size: rows and columns of a slice.
         """
@@ -86,7 +95,8 @@ class PromptGenerator(nn.Module):
             if i < len(self.doublings):
                 x = self.doublings[i](x)
             way = self.skips[min(i, len(self.skips) - 1)]
-            x = self.stages[i](torch.cat([x, way(skip)], dim=1))
+            last = [pictures] if self.stem_skip and i == len(skips) - 1 else []
+            x = self.stages[i](torch.cat([x, way(skip), *last], dim=1))
             seen.append(x)
         logits = _rows(self.masks(x))
         if tuple(logits.shape[2:]) != size:

@@ -71,14 +71,14 @@ MASKSAM_SMALL = Recipe(
     task="mask_classes",
     model=Model(name="masksam_small"),
     data=_patches(by_patient=True, per_epoch=100),
-    matching=Matching(points=2048),
+    matching=Matching(points=2048, by_class=True),
     loss=_BOTH,
-    optim=Optim(name="adamw", lr=1e-3, weight_decay=0.01),
+    optim=Optim(name="adamw", lr=2e-3, weight_decay=0.01),
     schedule=Schedule(kind="cosine", warmup=50, floor=0.01),
     run=Run(epochs=40, clip_norm=1.0, ema=0.99),
     validation=Validation(every=5, batches=20),
 )
-"""Ours: MaskSAM of two million weights, all of which learn, on two cores; every voxel teaches besides."""
+"""Ours: a small MaskSAM that learns whole, on two cores; a query for each class, and every voxel teaches."""
 
 UNET_NNUNET = Recipe(
     name="unet_nnunet",

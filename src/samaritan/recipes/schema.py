@@ -122,7 +122,8 @@ class Recipe(Section):
             yield f"data.patch_size has two or three sides, got {list(data.patch_size)}"
         if data.weights:
             yield "data.weights are for several data sets, and chain nnunet learns from one"
-        terms = {k: v for k, v in dict(self.matching).items() if k not in ("points", "no_object")}
+        others = ("points", "no_object", "by_class")
+        terms = {k: v for k, v in dict(self.matching).items() if k not in others}
         if (
             self.task == "mask_classes"
             and not any(terms.values())

@@ -199,6 +199,9 @@ class Matching(Section):
     """Overlap of boxes."""
     points: PositiveInt = 32_768
     """Points at which masks are compared."""
+    by_class: bool = False
+    """Query n stands for class n wherever that is, instead of the assignment of least cost: teaches faster,
+    and needs a query for each class and the background."""
 
 
 class Loss(Section):

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from samaritan.errors import ConfigError
 from samaritan.set_losses.boxes import box_l1, giou
 from samaritan.set_losses.points import label_parts, sample, spread_points
 from samaritan.set_losses.sets import Found, SetWeights, Targets
@@ -34,6 +35,8 @@ def match(
         generator: that draws the points at which masks are compared.
         points: (n, p, 2), to be compared at these points instead.
     """
+    if weights.by_class:
+        return matched_by_class(targets, queries=found.boxes.shape[1])
     if points is None:
         n = len(found.boxes)
         points = spread_points(n, weights.points, generator, found.boxes.device)
@@ -44,6 +47,24 @@ def match(
         for cost, there in zip(table, present, strict=True)
     ]
     return torch.from_numpy(np.stack(rows)).to(found.boxes.device)
+
+
+def matched_by_class(targets: Targets, *, queries: int) -> Tensor:
+    """Query n stands for class n wherever that is, further ones for none: (n, q).
+
+    Source: MaskFormer (Cheng et al. 2021, arXiv:2107.06278), "fixed matching".
+
+    Raises:
+        ConfigError: if there are fewer queries than classes.
+    """
+    n, classes = targets.present.shape
+    if queries < classes:
+        raise ConfigError(
+            f"matching by class needs a query for each of {classes} classes, background included, and the "
+            f"model has {queries}: create it with queries={classes}, or match by cost"
+        )
+    which = torch.arange(classes, device=targets.present.device).expand(n, -1)
+    return F.pad(torch.where(targets.present, which, -1), (0, queries - classes), value=-1)
 
 
 @torch.no_grad()

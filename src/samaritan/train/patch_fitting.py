@@ -30,7 +30,13 @@ def fitted(recipe: Recipe, planned: PlannedSet, configuration: Configuration) ->
     patch = patch_of(recipe, configuration)
     channels = len(configuration.normalization)
     if name in masksam.NAMES:
-        own = {"frames": patch[0], "slice_size": list(patch[1:]), "channels": channels}
+        own: dict[str, Any] = {
+            "frames": patch[0],
+            "slice_size": list(patch[1:]),
+            "channels": channels,
+        }
+        if recipe.matching.by_class:
+            own["queries"] = recipe.model.options.get("queries", classes + 1)
     elif name in unets.NAMES:
         own = _unet_options(recipe, labels, configuration, patch, channels)
     else:
