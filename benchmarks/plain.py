@@ -53,9 +53,7 @@ def block(w: Mapping[str, Tensor], config: SamConfig, x: Tensor, *, windowed: bo
 def attention(w: Mapping[str, Tensor], config: SamConfig, x: Tensor) -> Tensor:
     n, *size, width = x.shape
     heads, axes = config.heads, AXES[config.ndim]
-    qkv = F.linear(x, w["attn.qkv.weight"], w["attn.qkv.bias"]).reshape(
-        n, -1, 3, heads, width // heads
-    )
+    qkv = project(w, x).reshape(n, -1, 3, heads, width // heads)
     q, k, v = qkv.permute(2, 0, 3, 1, 4).reshape(3, n * heads, -1, width // heads)
     logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1)
     on_grid = q.reshape(n * heads, *size, -1)
@@ -87,6 +85,20 @@ def attention(w: Mapping[str, Tensor], config: SamConfig, x: Tensor) -> Tensor:
     out = logits.view(n * heads, q.shape[1], -1).softmax(dim=-1) @ v
     out = out.view(n, heads, *size, -1).movedim(1, -2).reshape(n, *size, width)
     return F.linear(out, w["attn.proj.weight"], w["attn.proj.bias"])
+
+
+def project(w: Mapping[str, Tensor], x: Tensor) -> Tensor:
+    """Queries, keys and values; with LoRA on the first and the last where weights have it, as in SAMed."""
+    qkv = F.linear(x, w["attn.qkv.weight"], w["attn.qkv.bias"])
+    lora = "attn.qkv.adapters.lora"
+    if f"{lora}.a_q" not in w:
+        return qkv
+    width = x.shape[-1]
+    new_q = F.linear(F.linear(x, w[f"{lora}.a_q"]), w[f"{lora}.b_q"])
+    new_v = F.linear(F.linear(x, w[f"{lora}.a_v"]), w[f"{lora}.b_v"])
+    qkv[..., :width] += new_q
+    qkv[..., -width:] += new_v
+    return qkv
 
 
 def to_windows(x: Tensor, side: int) -> tuple[Tensor, list[int]]:

@@ -20,24 +20,37 @@ def decode(
     w: Weights, features: Tensor, point: Tensor, label: int, mask: Tensor, heads: int = 8
 ) -> Tensor:
     """Logits (1, 1, 32, 32, 32) for one click "1 1 3" and the mask before "1 1 32 32 32"."""
-    size, grid = 128, features.shape[2]
-    code = positions(w, (point + 0.5) / size) + w[f"prompt_encoder.point_embeddings.{label}.weight"]
-    own = torch.cat([w["mask_decoder.iou_token.weight"], w["mask_decoder.mask_tokens.weight"]])[
-        None
-    ]
+    code = positions(w, (point + 0.5) / 128) + w[f"prompt_encoder.point_embeddings.{label}.weight"]
     padding = w["prompt_encoder.not_a_point_embed.weight"][None]
-    tokens = torch.cat([own, code, padding], dim=1)
-    cells = (torch.arange(grid) + 0.5) / grid
-    where = torch.stack(torch.meshgrid(cells, cells, cells, indexing="ij"), dim=-1)
-    image_pe = positions(w, where).flatten(0, 2)[None]
-    keys = (features + dense(w, mask)).flatten(2).transpose(1, 2)
+    masks, _ = masks_of(w, features + dense(w, mask), torch.cat([code, padding], dim=1), heads)
+    return masks[:, :1]
+
+
+def masks_of(
+    w: Weights, image: Tensor, sparse: Tensor, heads: int = 8, swapped: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Masks of every mask token and their quality, for image and dense prompt joined (n, c, *grid).
+
+    `swapped`: the grid's first two axes change places in its position code, as published.
+    """
+    own = torch.cat([w["mask_decoder.iou_token.weight"], w["mask_decoder.mask_tokens.weight"]])
+    tokens = torch.cat([own.expand(len(image), -1, -1), sparse], dim=1)
+    grid = image.shape[2:]
+    cells = [(torch.arange(n) + 0.5) / n for n in grid]
+    where = torch.stack(torch.meshgrid(*cells, indexing="ij"), dim=-1)
+    if swapped:
+        where = where[..., [1, 0, *range(2, len(grid))]]
+    image_pe = positions(w, where).flatten(0, -2)[None]
+    keys = image.flatten(2).transpose(1, 2)
     queries, keys = transformer(w, tokens, keys, image_pe, heads)
-    x = keys.transpose(1, 2).reshape(1, -1, grid, grid, grid)
+    x = keys.transpose(1, 2).reshape(len(keys), -1, *grid)
     up = "mask_decoder.output_upscaling"
-    x = F.conv_transpose3d(x, w[f"{up}.0.weight"], w[f"{up}.0.bias"], stride=2)
+    conv = F.conv_transpose2d if len(grid) == 2 else F.conv_transpose3d
+    x = conv(x, w[f"{up}.0.weight"], w[f"{up}.0.bias"], stride=2)
     x = F.gelu(channel_norm(x, w[f"{up}.1.weight"], w[f"{up}.1.bias"]))
-    x = F.gelu(F.conv_transpose3d(x, w[f"{up}.3.weight"], w[f"{up}.3.bias"], stride=2))
-    heads_of = [hyper(w, i, queries[:, 1 + i]) for i in range(4)]
+    x = F.gelu(conv(x, w[f"{up}.3.weight"], w[f"{up}.3.bias"], stride=2))
+    count = len(w["mask_decoder.mask_tokens.weight"])
+    heads_of = [hyper(w, i, queries[:, 1 + i]) for i in range(count)]
     masks = torch.stack(heads_of, dim=1) @ x.flatten(2)
     quality = queries[:, 0]
     for layer in range(3):
@@ -45,16 +58,14 @@ def decode(
         quality = F.linear(
             quality if layer == 0 else F.relu(quality), w[f"{name}.weight"], w[f"{name}.bias"]
         )
-    return masks.view(1, 4, *x.shape[2:])[:, :1]
+    return masks.view(*masks.shape[:2], *x.shape[2:]), quality
 
 
 def positions(w: Weights, coords: Tensor) -> Tensor:
-    angle = (
-        2
-        * math.pi
-        * ((2 * coords - 1) @ w["prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"])
-    )
-    return torch.cat([angle.sin(), angle.cos(), angle.sin()], dim=-1)
+    matrix = w["prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"]
+    angle = 2 * math.pi * ((2 * coords - 1) @ matrix)
+    parts = [angle.sin(), angle.cos(), angle.sin()]
+    return torch.cat(parts[: coords.shape[-1]], dim=-1)
 
 
 def dense(w: Weights, x: Tensor) -> Tensor:
@@ -93,9 +104,9 @@ def attend(w: Weights, name: str, q: Tensor, k: Tensor, v: Tensor, heads: int) -
         F.linear(x, w[f"{name}.{part}_proj.weight"], w[f"{name}.{part}_proj.bias"])
         for part, x in (("q", q), ("k", k), ("v", v))
     ]
-    q, k, v = (x.view(1, x.shape[1], heads, -1).transpose(1, 2) for x in parts)
+    q, k, v = (x.view(*x.shape[:2], heads, -1).transpose(1, 2) for x in parts)
     out = (q @ k.transpose(2, 3) / math.sqrt(q.shape[-1])).softmax(dim=-1) @ v
-    out = out.transpose(1, 2).reshape(1, out.shape[2], -1)
+    out = out.transpose(1, 2).flatten(2)
     return F.linear(out, w[f"{name}.out_proj.weight"], w[f"{name}.out_proj.bias"])
 
 
@@ -115,4 +126,5 @@ def norm(w: Weights, name: str, x: Tensor) -> Tensor:
 def channel_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     mean = x.mean(1, keepdim=True)
     x = (x - mean) / torch.sqrt((x - mean).pow(2).mean(1, keepdim=True) + 1e-6)
-    return weight.view(-1, 1, 1, 1) * x + bias.view(-1, 1, 1, 1)
+    shape = (-1, *[1] * (x.ndim - 2))
+    return weight.view(shape) * x + bias.view(shape)

@@ -1,0 +1,105 @@
+"""What the benchmarks measure alike: times in turn, memory, operations, the machine's own rate."""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+import statistics
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import psutil
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+
+def attention_flops(q: Any, k: Any, v: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
+    """Operations of the two products of attention, from the shapes (b, heads, tokens, channels)."""
+    b, heads, queries, channels = q
+    return int(2 * b * heads * queries * k[2] * (channels + v[3]))
+
+
+def linear_flops(x: Any, weight: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
+    """Operations of a linear layer, from the shapes (..., inputs) and (outputs, inputs)."""
+    return int(2 * torch.Size(x).numel() * weight[0])
+
+
+LEFT_OUT = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention_flops,
+    torch.ops.mkldnn._linear_pointwise: linear_flops,
+}
+"""What torch's own counter leaves out: fused attention on a CPU, and oneDNN's products."""
+
+
+def machine(threads: int) -> dict[str, Any]:
+    """Where and on what the numbers were taken."""
+    return {
+        "torch": torch.__version__,
+        "processor": platform.processor() or platform.machine(),
+        "threads": threads,
+        "load": psutil.getloadavg()[0],
+        "matmul_gflops": matmul_rate(),
+    }
+
+
+def matmul_rate() -> float:
+    """GFLOP/s of a float32 matrix product of torch, the best of five."""
+    a, b = torch.randn(2, 2048, 2048)
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        a @ b
+        times.append(time.perf_counter() - start)
+    return 2 * 2048**3 / min(times) / 1e9
+
+
+def gflop(work: Callable[[], Any]) -> float:
+    """Operations of one call, in units of 10^9; products alone are counted."""
+    with FlopCounterMode(display=False, custom_mapping=LEFT_OUT) as counter:
+        work()
+    return float(counter.get_total_flops()) / 1e9
+
+
+def in_turn(works: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of every work, round after round, so that a busy machine slows all of them alike."""
+    times: dict[str, list[float]] = {name: [] for name in works}
+    for _ in range(rounds):
+        for name, work in works.items():
+            start = time.perf_counter()
+            work()
+            times[name].append(time.perf_counter() - start)
+    return times
+
+
+def median_ratio(times: Sequence[float], base: Sequence[float]) -> float:
+    """The median over rounds of how often one took as long as the other."""
+    return statistics.median(t / b for t, b in zip(times, base, strict=True))
+
+
+def give_back() -> None:
+    """Return memory that is free but held to the system, so that using it again counts."""
+    if sys.platform == "linux":
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
+@contextmanager
+def sampled_memory() -> Iterator[Callable[[], float]]:
+    """The highest resident memory inside the block, above that at its start, in bytes."""
+    process, stop = psutil.Process(), threading.Event()
+    start = highest = process.memory_info().rss
+
+    def watch() -> None:
+        nonlocal highest
+        while not stop.is_set():
+            highest = max(highest, process.memory_info().rss)
+            time.sleep(0.001)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    yield lambda: highest - start
+    stop.set()
+    thread.join()
