@@ -73,7 +73,7 @@ MASKSAM_SMALL = Recipe(
     data=_patches(by_patient=True, per_epoch=100),
     matching=Matching(points=2048, by_class=True),
     loss=_BOTH,
-    optim=Optim(name="adamw", lr=2e-3, weight_decay=0.01),
+    optim=Optim(name="adamw", lr=1e-3, weight_decay=0.01),
     schedule=Schedule(kind="cosine", warmup=50, floor=0.01),
     run=Run(epochs=40, clip_norm=1.0, ema=0.99),
     validation=Validation(every=5, batches=20),
