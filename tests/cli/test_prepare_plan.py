@@ -69,7 +69,7 @@ def test_later_preprocesses_nothing(toy, tmp_path) -> None:
 
 def test_patients_in_both_parts_are_told_and_can_be_kept_apart(toy, tmp_path) -> None:
     pattern = ("--patient", r"(pat\d)_.*", "--later")
-    assert "patients have scans in both parts" in run(toy, "-o", tmp_path / "one", *pattern).stderr
+    assert "1 patient has scans in both parts" in run(toy, "-o", tmp_path / "one", *pattern).stderr
     apart = run(toy, "-o", tmp_path / "two", "--by-patient", *pattern)
     assert "scans in both parts" not in apart.stderr
     assert "3 folds" in apart.stdout

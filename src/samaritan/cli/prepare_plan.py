@@ -178,6 +178,7 @@ def _warn_of_shared(planned: PlannedSet) -> None:
     shared = shared_patients(planned.raw, planned.folds)
     if shared:
         warn(
-            f"in a fold {shared} patients have scans in both parts, as nnU-Net splits them; "
+            f"in a fold {shared} patient{'s have' if shared > 1 else ' has'} scans in both parts, as nnU-Net "
+            "splits them; "
             "--by-patient in another folder keeps them apart"
         )

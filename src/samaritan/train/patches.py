@@ -297,7 +297,7 @@ def _warn_of_shared(recipe: Recipe, planned: PlannedSet, fold: splits.Fold) -> N
         return
     if count := shared_patients(planned.raw, (fold,)):
         logger.warning(
-            "fold %s has scans of the same patient in both parts (%d patients): held-out scores flatter. "
+            "fold %s has scans of the same patient in both parts (%d of them): held-out scores flatter. "
             "Plan into another folder with data.by_patient=true, or samaritan prepare plan --by-patient",
             recipe.data.fold,
             count,

@@ -6,7 +6,9 @@ oversampling draws from, and `CASE.json`, written last: a case without it is not
 
 from __future__ import annotations
 
+import contextlib
 import json
+import time
 import zipfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,7 +26,11 @@ from samaritan.io.files import check_need, guard, replacing
 
 Array = npt.NDArray[Any]
 
+STOPPED_S = 3600.0
+"""After this time nobody writes at a file any more."""
+
 _SUFFIXES = (".npy", ".b2nd", ".npz")
+_ANEW = "Remove it, and prepare the case again: samaritan prepare plan"
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +94,7 @@ def open_case(folder: Path, case: str) -> StoredCase:
     image, labels = _OPEN[kind](folder, case)
     if image.ndim != 4 or labels.ndim != 4 or tuple(labels.shape[1:]) != tuple(image.shape[1:]):
         raise CorruptFile(
-            f"{folder / case}: image {image.shape} and labels {labels.shape} do not belong together"
+            f"{folder / case}: image {image.shape} and labels {labels.shape} do not belong together. {_ANEW}"
         )
     if np.dtype(image.dtype).kind != "f" or np.dtype(labels.dtype).kind not in "iu":
         raise CorruptFile(
@@ -127,6 +133,14 @@ def save_case(folder: Path, case: str, made: Prepared, *, key: str = "") -> None
         text.write_text(json.dumps(note), "utf-8")
 
 
+def forget_stopped(folder: Path) -> None:
+    """Remove what a run that was killed had half written; what is newer may be another's that goes on."""
+    for path in folder.glob(".tmp-*"):
+        with contextlib.suppress(OSError):  # another run may do the same
+            if time.time() - path.stat().st_mtime > STOPPED_S:
+                path.unlink()
+
+
 def stored_key(folder: Path, case: str) -> str | None:
     """Tell what a case of ours was made from; None if it is not there, or not whole."""
     ends = (".npy", "_seg.npy", "_places.npy", ".json")
@@ -145,7 +159,7 @@ def _mapped(path: Path) -> Array:
     try:
         found: Array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
-        raise CorruptFile(f"{path} is damaged: {error}") from error
+        raise CorruptFile(f"{path} is damaged: {error}. {_ANEW}") from error
     return found
 
 

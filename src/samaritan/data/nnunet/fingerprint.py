@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import numpy.typing as npt
 
 from samaritan.data.nnunet.cropping import nonzero_box, slices_of
 from samaritan.data.nnunet.rawset import RawCase, RawSet
+from samaritan.data.nnunet.together import each
 from samaritan.errors import CorruptFile
 from samaritan.io.files import file_size, replacing
 
@@ -101,17 +101,17 @@ def take_fingerprint(
     in float64; nnU-Net's float32 ones differ from them by some millionths.
 
     Raises:
-        FileError: naming the case that cannot be used.
+        FileError: naming the cases that cannot be used.
     """
     cases = raw.cases.cases
-    each = VOXELS // len(cases)
-    seen: list[_Seen] = []
-    with ThreadPoolExecutor(max(workers, 1)) as pool:
-        for start in range(0, len(cases), 4 * workers):  # so that results never pile up
-            some = cases[start : start + 4 * workers]
-            for one in pool.map(lambda case: _look(raw.read(case), each), some):
-                seen.append(one)
-                progress(len(seen), len(cases))
+    count = VOXELS // len(cases)
+    seen = each(
+        cases,
+        lambda case: _look(raw.read(case), count),
+        what="cases that cannot be used",
+        workers=workers,
+        progress=progress,
+    )
     channels = range(len(raw.channels))
     return Fingerprint(
         tuple(s.spacing for s in seen),

@@ -8,26 +8,32 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from samaritan.data.manifest import Case, told
+from samaritan.data.manifest import Case
 from samaritan.data.nnunet import fingerprint as prints
 from samaritan.data.nnunet import splits
-from samaritan.data.nnunet.cases import StoredCase, open_case, save_case, stored_ids, stored_key
+from samaritan.data.nnunet.cases import (
+    StoredCase,
+    forget_stopped,
+    open_case,
+    save_case,
+    stored_ids,
+    stored_key,
+)
 from samaritan.data.nnunet.labels import LabelSet
 from samaritan.data.nnunet.planning import Budget, make_plans
 from samaritan.data.nnunet.plans import PLANS_NAME, Configuration, Plans
 from samaritan.data.nnunet.preprocessing import preprocess
 from samaritan.data.nnunet.rawset import RawSet
-from samaritan.errors import ConfigError, CorruptFile, FileError, SamaritanError
+from samaritan.data.nnunet.together import each
+from samaritan.errors import ConfigError, CorruptFile, FileError
 from samaritan.io.files import replacing
 
 Progress = Callable[[str, int, int], None]
-Result = TypeVar("Result")
 
 SOURCE = "source.json"
 """Where the raw folder lies, so that cases can be made when they are first asked for."""
@@ -146,15 +152,20 @@ class PlannedSet:
         """Preprocess every case that is not there yet; give how many that were.
 
         Raises:
-            FileError: naming every case that cannot be; the others are done, and a second run goes on.
+            FileError: naming every case that cannot be; the others are done, and a second run goes on. A full
+                disk stops it.
         """
         if self.raw is None:
             raise FileError(f"{self.folder} does not know where its images lie")
-        made = _each(
+        forget_stopped(self.cases_folder(configuration))
+        made = each(
             self.raw.cases.cases,
             lambda case: self.make_case(configuration, case.id),
-            workers,
-            lambda done, total: progress(f"preprocessing {configuration.name}", done, total),
+            what="cases that could not be prepared; the others are done",
+            workers=workers,
+            progress=lambda done, total: progress(
+                f"preprocessing {configuration.name}", done, total
+            ),
         )
         return sum(made)
 
@@ -265,42 +276,6 @@ def _follow(given: Plans, file: Path) -> None:
         given.configuration(name)  # so that what is wrong is told now
     if not file.is_file():
         given.write(file)
-
-
-def _each(
-    cases: Sequence[Case],
-    work: Callable[[Case], Result],
-    workers: int,
-    progress: Callable[[int, int], None],
-) -> list[Result]:
-    """Do something with every case; go on past those that fail, and tell all of these in the end."""
-    results: list[Result] = []
-    problems: list[str] = []
-
-    def one(case: Case) -> tuple[Result | None, str]:
-        try:
-            return work(case), ""
-        except SamaritanError as error:
-            text = str(error)
-            return None, text if case.id in text else f"case {case.id!r}: {text}"
-
-    for done, (result, problem) in enumerate(_pooled(cases, one, workers), 1):
-        if problem:
-            problems.append(problem)
-        elif result is not None:
-            results.append(result)
-        progress(done, len(cases))
-    if problems:
-        raise FileError(told("cases that could not be prepared; the others are done", problems))
-    return results
-
-
-def _pooled(
-    cases: Sequence[Case], work: Callable[[Case], Result], workers: int
-) -> Iterator[Result]:
-    with ThreadPoolExecutor(max(workers, 1)) as pool:
-        for start in range(0, len(cases), 4 * workers):  # so that results never pile up
-            yield from pool.map(work, cases[start : start + 4 * workers])
 
 
 def _key(planned: PlannedSet, configuration: Configuration, case: Case) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +19,8 @@ from samaritan.data.sources import SourceOptions, nnunet
 from samaritan.errors import ConfigError, FileError, SamaritanError
 from samaritan.geometry import Grid
 from samaritan.volume import LabelMap, Volume
+
+logger = logging.getLogger(__name__)
 
 Array = npt.NDArray[Any]
 
@@ -66,6 +69,7 @@ class RawSet:
         cases = found.select(where=lambda c: bool(c.labels) and c.split != "test")
         if not len(cases):
             raise ConfigError(f"{root} has no images with labels: is labelsTr empty?")
+        _tell_left_out(found, len(cases), content)
         cases = replace(cases, cases=tuple(sorted(cases.cases, key=lambda c: c.id)))
         channels = next(iter(cases.groups.values())).channels
         labels = LabelSet.from_json(content, str(root / "dataset.json"))
@@ -150,11 +154,26 @@ def spacing_of(grid: Grid) -> tuple[float, float, float]:
     return k, j, i
 
 
+def _tell_left_out(found: Manifest, count: int, content: Mapping[str, Any]) -> None:
+    """Warn of images to learn from that have no label, and of fewer cases than dataset.json counts."""
+    bare = sorted(case.id for case in found if not case.labels and case.split != "test")
+    if bare:
+        some = ", ".join(bare[:5]) + (f" and {len(bare) - 5} more" if len(bare) > 5 else "")
+        logger.warning("images without a label file are left out: %s", some)
+    told = content.get("numTraining")
+    if isinstance(told, int) and told != count:
+        logger.warning(
+            "dataset.json counts %d cases to learn from (numTraining), and %d are there",
+            told,
+            count,
+        )
+
+
 def _check(raw: RawCase, of: RawSet) -> None:
     if len(raw.image) != len(of.channels):
         raise FileError(
-            f"it has {len(raw.image)} channels, but dataset.json names {len(of.channels)}: "
-            f"{', '.join(of.channels)}"
+            f"it has {len(raw.image)} channel{'s' * (len(raw.image) > 1)}, but dataset.json names "
+            f"{len(of.channels)}: {', '.join(of.channels)}"
         )
     if raw.labels is not None:
         known = {*of.labels.values, *(() if of.labels.ignore is None else (of.labels.ignore,))}
