@@ -124,6 +124,7 @@ def test_the_command_line_plans_trains_and_goes_on(tmp_path, capsys) -> None:
     done = samaritan(capsys, *common, "--recipe", "masksam_small", *flags)
     assert done.code == 0, done.err
     assert "whole held-out volumes: Dice" in done.out
+    assert "held-out volumes labelled: 2/2" in done.err
     assert (tmp_path / "run/fold_1/validation/summary.json").is_file()
     assert (tmp_path / "planned/splits_final.json").is_file()
     again = samaritan(capsys, *common, "--resume", "--set", "run.epochs=2")

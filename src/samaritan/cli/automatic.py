@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from samaritan.errors import SamaritanError
 
 if TYPE_CHECKING:
     from samaritan.cli.console import Report
@@ -110,6 +113,37 @@ def load_any(
         "weights": fact_of(runs.files[0]),
         **facts,
     }
+
+
+def warn_of_other_data(images: Path, labeller: VolumeLabeller) -> None:
+    """Say so if images lie in a data set of nnU-Net with other channels or labels than the model's."""
+    from samaritan.cli.console import warn
+    from samaritan.data.nnunet.labels import LabelSet
+
+    folder = images if images.is_dir() else images.parent
+    file = next((f for f in (folder, folder.parent) if (f / "dataset.json").is_file()), None)
+    if file is None:
+        return
+    try:
+        content = json.loads((file / "dataset.json").read_text("utf-8-sig"))
+        labels = dict(sorted(LabelSet.from_json(content, str(file)).titles().items()))
+        named = content.get("channel_names", content.get("modality"))
+        channels = [str(named[key]) for key in sorted(named, key=int)]
+    except (SamaritanError, OSError, ValueError, LookupError, TypeError, AttributeError):
+        return  # whatever it is, it is not needed
+    pairs = (
+        ("channels", list(labeller.chain.channels), channels),
+        (
+            "labels",
+            list(dict(sorted(labeller.label_names.items())).values()),
+            list(labels.values()),
+        ),
+    )
+    differ = [f"{k} {', '.join(a)} (here {', '.join(b)})" for k, a, b in pairs if a != b]
+    if differ:
+        warn(
+            f"the images lie in another data set than the model learned from, which has {'; '.join(differ)}"
+        )
 
 
 def cleaning_of(runs: Runs, wanted: bool | None) -> Cleaning | None:

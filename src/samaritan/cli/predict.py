@@ -130,7 +130,7 @@ def predict(
     A model without prompts (MaskSAM, SAMed, a U-Net) labels everything; others need --prompts. The same
     command goes on where it was stopped. A case that cannot be done is told at the end, and the others go on.
     """
-    from samaritan.cli.automatic import cleaning_of, find_runs, load_any
+    from samaritan.cli.automatic import cleaning_of, find_runs, load_any, warn_of_other_data
     from samaritan.cli.console import warn
     from samaritan.cli.prompt_options import cut_intensities
     from samaritan.errors import FileError
@@ -152,6 +152,8 @@ def predict(
         predictor.progress = within
         if isinstance(predictor, Predictor):
             cut_intensities(predictor, options.window)
+        else:
+            warn_of_other_data(images, predictor)
         try:
             outcome = predict_cases(
                 predictor,

@@ -251,7 +251,8 @@ def _shown() -> Iterator[tuple[Callable[[int, int], None], Callable[[Seen], None
     from samaritan.cli.console import errors
 
     if not errors.is_terminal:
-        yield lambda done, total: None, _Lines().report
+        lines = _Lines()
+        yield lines.loaded, lines.report
         return
     from rich.progress import (
         BarColumn,
@@ -275,6 +276,10 @@ def _shown() -> Iterator[tuple[Callable[[int, int], None], Callable[[Seen], None
         training = progress.add_task("training", total=None, told="", visible=False)
 
         def loaded(done: int, total: int) -> None:
+            if progress.tasks[training].visible:  # what is gone through now is what was held out
+                words = "labelling held-out volumes"
+                progress.update(reading, description=words, visible=True)
+                progress.update(training, visible=False)
             progress.update(reading, completed=done, total=total)
 
         def report(seen: Seen) -> None:
@@ -299,6 +304,16 @@ class _Lines:
         self.start: tuple[float, int] | None = None
         self.last = -math.inf
         self.held_out = "None"
+
+    def loaded(self, done: int, total: int) -> None:
+        """Tell of held-out volumes, once the model is trained."""
+        from samaritan.cli.console import errors
+
+        now = time.monotonic()
+        if self.start is None or (done < total and now - self.last < self.EVERY_S):
+            return
+        self.last = now
+        errors.print(f"held-out volumes labelled: {done}/{total}", highlight=False, soft_wrap=True)
 
     def report(self, seen: Seen) -> None:
         """Tell, or wait."""
