@@ -84,4 +84,4 @@ class PatchEmbed(nn.Module):
     def forward(self, x: Float[Tensor, "b c *size"]) -> Float[Tensor, "b *grid d"]:
         """Tokens on their grid, channels last."""
         out: Tensor = self.proj(x)
-        return out.movedim(1, -1)
+        return out.movedim(1, -1).contiguous()  # sums keep this layout, which norms would copy
