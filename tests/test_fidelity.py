@@ -23,3 +23,15 @@ def test_the_page_names_tests_that_exist() -> None:
     for file, test in named():
         source = (ROOT / "tests" / file).read_text("utf-8")
         assert re.search(rf"^\s*def {test}\(", source, re.MULTILINE), f"{file}::{test}"
+
+
+def test_every_line_of_the_specifications_is_there() -> None:
+    heads = re.findall(
+        r"^\| ([MT0-9][^|]*) \|", (ROOT / "docs/fidelity.md").read_text("utf-8"), re.M
+    )
+    lines: dict[str, set[int]] = {"": set(), "T": set(), "M": set()}
+    for head in heads:
+        for letter, first, last in re.findall(r"([TM]?)(\d+)(?: to [TM]?(\d+))?", head):
+            lines[letter] |= set(range(int(first), int(last or first) + 1))
+    assert lines["M"] == lines["T"] == set(range(1, 26))
+    assert lines[""] == set(range(1, 26)) - {21}  # which the page tells of below the table

@@ -97,6 +97,8 @@ def test_scores_are_masks_weighted_by_their_class_and_probabilities_sum_up_to_on
     by_hand = sum(classes[:, q, :, None, None] * masks[:, q, None] for q in range(4))
     torch.testing.assert_close(out.semantic[0].transpose(0, 1), by_hand)
     torch.testing.assert_close(out.probabilities.sum(1), torch.ones(1, 3, 32, 32))
+    volume = torch.randn(1, 1, 3, 32, 32)
+    assert torch.equal(model.train()(volume).semantic, model.eval()(volume).semantic)
     assert (out.probabilities.argmax(1) == out.label_map).all()
 
 
