@@ -43,12 +43,13 @@ def machine(threads: int) -> dict[str, Any]:
         "threads": threads,
         "load": psutil.getloadavg()[0],
         "matmul_gflops": matmul_rate(),
+        "matmul_gflops_bfloat16": matmul_rate(torch.bfloat16),
     }
 
 
-def matmul_rate() -> float:
-    """GFLOP/s of a float32 matrix product of torch, the best of five."""
-    a, b = torch.randn(2, 2048, 2048)
+def matmul_rate(dtype: torch.dtype = torch.float32) -> float:
+    """GFLOP/s of a matrix product of torch, the best of five."""
+    a, b = torch.randn(2, 2048, 2048).to(dtype)
     times = []
     for _ in range(5):
         start = time.perf_counter()
