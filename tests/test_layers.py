@@ -38,8 +38,9 @@ LAYERS = (
     {"recipes", "data", "checkpoints", "pictures"},
     {"infer", "train", "export"},
     {
-        "evaluation"
-    },  # asks models as a person does, so it stands on infer; of masks alone it needs no torch
+        "evaluation",  # asks models as a person does, so it stands on infer; of masks alone it needs no torch
+        "bridges",  # other programs come in here
+    },
     {"environment"},
     {"cli"},
     {"__main__"},
@@ -50,7 +51,7 @@ RANK = {room: rank for rank, rooms in enumerate(LAYERS) for room in rooms}
 
 TORCH_ROOMS = {
     "transforms", "models", "adapt", "losses", "set_losses", "simulate", "assembly", "data", "checkpoints",
-    "products", "infer", "train", "export", "environment", "evaluation",
+    "products", "infer", "train", "export", "environment", "evaluation", "bridges",
 }  # fmt: skip
 """Rooms that may import torch at all; the command line may inside functions."""
 
@@ -163,6 +164,12 @@ def test_the_package_itself_imports_its_rooms_for_annotations_only() -> None:
     assert {f.module for f in eager if f.module.startswith("samaritan")} == {
         "samaritan._version.__version__"
     }
+
+
+def test_nothing_stands_on_a_bridge() -> None:
+    assert not [
+        str(f) for f in IMPORTS if f.module.startswith("samaritan.bridges") and f.room != "bridges"
+    ]
 
 
 def test_torch_stays_in_its_rooms() -> None:
