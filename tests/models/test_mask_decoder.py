@@ -1,8 +1,11 @@
+import math
+
 import pytest
 import torch
 from torch import nn
 
 from samaritan.errors import ConfigError, PromptError
+from samaritan.models.config import Quirks
 
 
 @pytest.fixture
@@ -110,3 +113,96 @@ def test_embeddings_must_share_grid_and_channels(decode, randn):
         decode(randn(1, 32, 4, 4), randn(1, 2, 32), randn(1, 32, 4, 5))
     with pytest.raises(ConfigError, match=r"sparse_prompt_embeddings \(1, 2, 48\)"):
         decode(randn(1, 32, 4, 4), randn(1, 2, 48), randn(1, 32, 4, 4))
+
+
+def near(a, b):
+    """Sums in another order, on logits of up to 20."""
+    for x, y in zip(a, b, strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-4, atol=2e-4)
+
+
+CASES = [
+    ("sam_tiny", Quirks()),
+    ("sam3d_tiny", Quirks()),
+    ("sam3d_tiny", Quirks(window_padding=True, rel_pos_axes=True, dense_pe_axes=True)),
+]
+
+
+@pytest.fixture(params=CASES, ids=lambda case: f"{case[0]}-{case[1].rel_pos_axes}")
+def model(request, build):
+    name, quirks = request.param
+    model = build(name)
+    model.set_quirks(quirks)
+    return model
+
+
+def prompts(model, randn, count, *, masks):
+    size = torch.tensor(model.config.image_size)
+    coords = torch.rand(count, 2, len(size)) * size
+    told = randn(masks, 1, *model.low_res_size) if masks else None
+    return model.prompt_encoder(points=(coords, torch.ones(count, 2)), masks=told)
+
+
+def asked(model, image, sparse, dense, **options):
+    return {
+        "image_embeddings": image,
+        "image_pe": model.prompt_encoder.get_dense_pe(),
+        "sparse_prompt_embeddings": sparse,
+        "dense_prompt_embeddings": dense,
+        **options,
+    }
+
+
+@pytest.mark.parametrize("masks", [0, 1, 4])
+@pytest.mark.parametrize("learning", [False, True])
+def test_an_image_that_sets_share_is_as_one_for_each(model, randn, masks, learning):
+    """Shared in memory, a set at a time, and repeated: all the same."""
+    image = randn(1, model.config.embed_dim, *model.config.grid)
+    sparse, dense = prompts(model, randn, 4, masks=masks)
+    with torch.set_grad_enabled(learning):
+        shared = model.mask_decoder(**asked(model, image, sparse, dense, multimask_output=True))
+    repeated = image.repeat(4, *[1] * (image.ndim - 1)), dense.contiguous()
+    assert repeated[1].stride(0) > 0
+    with torch.enable_grad():
+        expected = model.mask_decoder(
+            **asked(model, repeated[0], sparse, repeated[1], multimask_output=True)
+        )
+    near(shared, expected)
+
+
+@pytest.mark.parametrize("masks", [0, 4])
+def test_masks_above_a_limit_are_those_of_all(model, randn, no_grad, masks):
+    image = randn(1, model.config.embed_dim, *model.config.grid)
+    told = asked(model, image, *prompts(model, randn, 4, masks=masks))
+    every, quality = model.mask_decoder(**told, multimask_output=True)
+    for limit in (-math.inf, float(quality.median()), float(quality.max())):
+        found, again = model.mask_decoder.masks_above(limit, **told)
+        assert len(found) == (quality > limit).sum()
+        near((found, again), (every[quality > limit], quality))
+
+
+def test_sets_without_a_mask_above_the_limit_are_not_upscaled(model, randn, no_grad):
+    image = randn(1, model.config.embed_dim, *model.config.grid)
+    told = asked(model, image, *prompts(model, randn, 4, masks=0))
+    quality = model.mask_decoder(**told, multimask_output=True)[1]
+    best = quality.max(dim=1).values.sort().values
+    seen = []
+    model.mask_decoder.output_upscaling[2].register_forward_hook(lambda *_: seen.append(1))
+    model.mask_decoder.masks_above(float(best[1] + best[2]) / 2, **told)
+    assert len(seen) == 2
+
+
+@pytest.mark.parametrize("name", ["sam_tiny", "sam3d_tiny", "neurosam3d_tiny"])
+def test_upscaling_token_by_token_is_that_of_the_convolutions(build, randn, no_grad, name):
+    model = build(name)
+    decoder, grid = model.mask_decoder, model.config.grid
+    image = randn(2, model.config.embed_dim, *grid)
+    queries = randn(2, 5, model.config.embed_dim)
+    upscaled = decoder.output_upscaling(image)
+    heads = decoder.output_hypernetworks_mlps
+    expected = torch.stack(
+        [torch.einsum("nc,nc...->n...", heads[i](queries[:, 1 + i]), upscaled) for i in range(3)], 1
+    )
+    found = decoder.masks_of(queries, image, range(3))
+    assert found.shape[2:] == model.low_res_size
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -13,7 +14,11 @@ from samaritan.errors import ConfigError, PromptError
 from samaritan.models.attention import Attention
 from samaritan.models.config import SamConfig
 from samaritan.models.layers import CONV_TRANSPOSE, MLP, ChannelNorm
-from samaritan.models.transformer import TwoWayTransformer
+from samaritan.models.transformer import TwoWayTransformer, products, split
+from samaritan.products import linear
+
+_SETS_AT_ONCE = {"cpu": 1}
+"""Sets of prompts that are decoded at one time without gradients: on a CPU what its cache holds."""
 
 
 class MaskDecoder(nn.Module):
@@ -37,6 +42,7 @@ class MaskDecoder(nn.Module):
         )
         self.fuse = AddPrompt(config)
         self.classes = config.classes
+        self.strides, self.steps = config.mask_strides, config.mask_steps
         self.iou_token = nn.Embedding(1, width)
         self.mask_tokens = nn.Embedding(masks, width)
         self.output_upscaling = _output_upscaling(config)
@@ -105,8 +111,10 @@ class MaskDecoder(nn.Module):
             dense_prompt_embeddings,
         )
         n = max(len(embeddings), len(sparse), len(dense))
-        joined: Tensor = self.fuse(repeat_sets(embeddings, n), repeat_sets(dense, n))
-        return joined
+        embeddings, dense = _once(embeddings), _once(dense)
+        few = max(len(embeddings), len(dense))
+        joined: Tensor = self.fuse(repeat_sets(embeddings, few), repeat_sets(dense, few))
+        return repeat_sets(joined, n)
 
     def decode_joined(
         self,
@@ -116,9 +124,39 @@ class MaskDecoder(nn.Module):
         chosen: range = range(1),
     ) -> tuple[Float[Tensor, "sets c *low_res"], Float[Tensor, "sets c"]]:
         """Masks of the chosen mask tokens and their quality, given what `join` gave."""
-        queries, image = self.attend(joined, image_pe, sparse_prompt_embeddings)
-        masks = self.masks_of(queries, image, chosen)
-        return masks, self.iou_prediction_head(queries[:, 0])[:, chosen.start : chosen.stop]
+        found = [
+            (self.masks_of(queries, image, chosen), self._quality(queries, chosen))
+            for queries, image in self._attended(joined, image_pe, sparse_prompt_embeddings)
+        ]
+        masks, quality = zip(*found, strict=True)
+        return _joined(masks), _joined(quality)
+
+    def masks_above(
+        self,
+        limit: float,
+        *,
+        image_embeddings: Float[Tensor, "b e *grid"],
+        image_pe: Float[Tensor, "1 _ ..."],
+        sparse_prompt_embeddings: Float[Tensor, "n t _"],
+        dense_prompt_embeddings: Float[Tensor, "m _ ..."],
+    ) -> tuple[Float[Tensor, "k ..."], Float[Tensor, "sets c"]]:
+        """Of several masks for each set those whose predicted IoU is greater than `limit`, and every IoU.
+
+        Quality comes before masks, so what is not wanted is never upscaled. As `forward` otherwise.
+        """
+        sparse, dense = sparse_prompt_embeddings, dense_prompt_embeddings
+        _check(image_embeddings, image_pe, sparse, dense)
+        joined, chosen = self.join(image_embeddings, sparse, dense), self._chosen(True)
+        masks, qualities = [], []
+        for queries, image in self._attended(joined, image_pe, sparse):
+            quality = self._quality(queries, chosen)
+            above = quality > limit
+            some = above.any(dim=1)
+            if some.any():
+                masks.append(self.masks_of(queries[some], image[some], chosen)[above[some]])
+            qualities.append(quality)
+        size = _size(joined.shape[2:], self.strides, self.steps)
+        return torch.cat([joined.new_zeros(0, *size), *masks]), torch.cat(qualities)
 
     def attend(
         self,
@@ -132,10 +170,28 @@ class MaskDecoder(nn.Module):
         """
         n = len(joined)
         own = torch.cat([self.iou_token.weight, self.mask_tokens.weight])
+        image = _tokens(_once(joined)).contiguous()
         sparse = repeat_sets(sparse_prompt_embeddings, n)
         tokens = torch.cat([own.expand(n, -1, -1), sparse], dim=1)
-        queries, keys = self.transformer(_tokens(joined), _tokens(image_pe), tokens)
+        queries, keys = self.transformer(image, _tokens(image_pe), tokens)
         return queries, keys.transpose(1, 2).unflatten(2, joined.shape[2:])
+
+    def _attended(
+        self, joined: Tensor, image_pe: Tensor, sparse: Tensor
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """`attend`, without gradients a few sets at a time; adapters may want to see all of them."""
+        n = len(joined)
+        sparse = repeat_sets(sparse, n)
+        adapted = any(module._forward_hooks for module in self.transformer.modules())
+        whole = adapted or torch.is_grad_enabled()
+        step = n if whole else _SETS_AT_ONCE.get(joined.device.type, n)
+        for start in range(0, n, step):
+            part = slice(start, start + step)
+            yield self.attend(joined[part], image_pe, sparse[part])
+
+    def _quality(self, queries: Tensor, chosen: range) -> Float[Tensor, "n c"]:
+        quality: Tensor = self.iou_prediction_head(queries[:, 0])
+        return quality[:, chosen.start : chosen.stop]
 
     def _decode(
         self, embeddings: Tensor, image_pe: Tensor, sparse: Tensor, dense: Tensor, chosen: range
@@ -158,12 +214,25 @@ class MaskDecoder(nn.Module):
         chosen: Iterable[int],
     ) -> Float[Tensor, "n c *low_res"]:
         """Masks of the chosen mask tokens: each token's own projection of the upscaled image."""
-        upscaled = self.output_upscaling(image)
         projections = torch.stack(
             [self.output_hypernetworks_mlps[i](queries[:, 1 + i]) for i in chosen], dim=1
         )
-        masks: Tensor = projections @ upscaled.flatten(2)
-        return masks.reshape(*masks.shape[:2], *upscaled.shape[2:])
+        fine = self._fine(_tokens(image))
+        masks = split(products(projections, fine.flatten(1, -2)), 2, fine.shape[1:-1])
+        return _on_grid(masks, image.shape[2:], self.strides)
+
+    def _fine(self, x: Float[Tensor, "n k e"]) -> Float[Tensor, "n k *parts c"]:
+        """Upscale each token by itself, into parts of parts: strides are as wide as the kernels."""
+        for layer in self.output_upscaling:
+            if isinstance(layer, nn.ConvTranspose2d | nn.ConvTranspose3d):
+                weight = layer.weight.flatten(2).permute(2, 1, 0)  # parts out in
+                bias = layer.bias.expand(len(weight), -1).flatten()  # type: ignore[union-attr]
+                x = split(linear(x, weight.flatten(0, 1), bias), -1, weight.shape[:2])
+            elif isinstance(layer, ChannelNorm):
+                x = F.layer_norm(x, layer.weight.shape, layer.weight, layer.bias, layer.eps)
+            else:
+                x = layer(x)
+        return x
 
 
 class AddPrompt(nn.Module):
@@ -202,6 +271,29 @@ def _output_upscaling(config: SamConfig) -> nn.Sequential:
     if steps == 2:
         del layers[-2]
     return nn.Sequential(*layers)
+
+
+def _on_grid(
+    x: Float[Tensor, "n c k *parts"], grid: Sequence[int], strides: Sequence[int]
+) -> Float[Tensor, "n c *low_res"]:
+    """Put parts of parts of tokens in their places on the grid that they make together."""
+    steps, ndim = x.ndim - 3, len(grid)
+    split = x.reshape(*x.shape[:2], *grid, *[s for _ in range(steps) for s in strides])
+    order = [2 + step * ndim + axis for axis in range(ndim) for step in range(steps + 1)]
+    return split.permute(0, 1, *order).reshape(*x.shape[:2], *_size(grid, strides, steps))
+
+
+def _size(grid: Sequence[int], strides: Sequence[int], steps: int) -> list[int]:
+    return [n * s**steps for n, s in zip(grid, strides, strict=True)]
+
+
+def _joined(parts: tuple[Tensor, ...]) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _once(x: Tensor) -> Tensor:
+    """One entry of a batch whose entries are all the same memory."""
+    return x[:1] if x.stride(0) == 0 else x
 
 
 def _tokens(x: Float[Tensor, "n e *grid"]) -> Float[Tensor, "n k e"]:
