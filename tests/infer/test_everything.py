@@ -12,7 +12,8 @@ from scipy import ndimage
 
 from samaritan.errors import ConfigError, PromptError
 from samaritan.geometry import Grid
-from samaritan.infer.everything import generate_masks, upsample_logits
+from samaritan.infer.enlarging import Enlarging
+from samaritan.infer.everything import generate_masks
 from samaritan.infer.everything_options import EverythingOptions, crop_boxes, point_grid
 from samaritan.infer.mask_records import MaskRecord, label_map
 from samaritan.infer.predictor import Predictor
@@ -172,6 +173,10 @@ class Blobs(Predictor):
         quality = 0.5 + 0.5 * (x[:, None] * 1.3 + y[:, None] * 0.7 + radius * 3.1).sin()
         return radius[:, :, None, None] - far[:, None] + self.ragged * wave, quality
 
+    def decode_above(self, embedded, points, limit):
+        low, quality = self.decode(embedded, points=points, multimask=True)
+        return low[quality > limit], quality
+
 
 @pytest.fixture(scope="module")
 def model() -> Sam:
@@ -275,20 +280,33 @@ def test_masks_of_a_real_decoder_agree_with_the_published_algorithm(model, pictu
 
 @pytest.mark.parametrize("target", [(48, 64), (9, 12), (90, 120), (48, 12)])
 def test_logits_are_brought_to_pixels_in_two_steps(target):
-    low = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 16, 16)))
-    ours = upsample_logits(low, (64, 64), (48, 64), target).numpy()
-    for mask, expected in zip(ours, low.numpy(), strict=True):
-        assert mask == pytest.approx(slow_resize(slow_resize(expected, (64, 64))[:48], target))
+    low = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 16, 16))).float()
+    enlarging = Enlarging((16, 16), (64, 64), (48, 64), target)
+    for mask in low:
+        corner, pixels = enlarging.part(mask, np.array([0, 0, 15, 15]))
+        expected = slow_resize(slow_resize(mask.double().numpy(), (64, 64))[:48], target)
+        assert corner == (0, 0)
+        assert pixels.numpy() == pytest.approx(expected, abs=1e-5)
+
+
+@pytest.mark.parametrize("target", [(48, 64), (9, 12), (90, 120)])
+@pytest.mark.parametrize("box", [(0, 0, 0, 0), (4, 3, 9, 5), (15, 2, 15, 11), (2, 13, 6, 15)])
+def test_nothing_outside_of_an_enlarged_part_is_above_its_surroundings(target, box):
+    x0, y0, x1, y1 = box
+    low = torch.full((16, 16), -1.0)
+    low[y0 : y1 + 1, x0 : x1 + 1] = torch.rand(y1 - y0 + 1, x1 - x0 + 1) + 1
+    enlarging = Enlarging((16, 16), (64, 64), (48, 64), target)
+    (top, left), pixels = enlarging.part(low, np.array(box))
+    _, whole = enlarging.part(low, np.array([0, 0, 15, 15]))
+    assert whole.shape == target
+    rows, columns = slice(top, top + pixels.shape[0]), slice(left, left + pixels.shape[1])
+    torch.testing.assert_close(pixels, whole[rows, columns], rtol=0, atol=1e-5)
+    rest = whole.clone()
+    rest[rows, columns] = -1
+    assert (rest + 1).abs().max() < 1e-5
 
 
 # -- laws ----------------------------------------------------------------------------------------
-
-
-def test_memory_bound_does_not_change_the_masks(blobs, picture, monkeypatch):
-    settings = {"points_per_side": 5, "pred_iou_thresh": 0.2, "stability_score_thresh": 0.5}
-    once = generate_masks(blobs, picture, **settings)
-    monkeypatch.setattr("samaritan.infer.everything.LOGITS_AT_ONCE", 1)
-    assert generate_masks(blobs, picture, **settings) == once
 
 
 def test_clicks_may_be_given(blobs, picture):

@@ -47,10 +47,18 @@ def test_encode_then_decode_is_identity(mask):
     assert RunLengths.from_coco(runs.shape, runs.to_coco()) == runs
 
 
-def test_many_masks_encode_as_each_alone():
-    masks = np.random.default_rng(0).random((6, 3, 4)) > np.linspace(-0.1, 1.1, 6)[:, None, None]
-    assert RunLengths.from_masks(masks) == [RunLengths.from_mask(m) for m in masks]
-    assert RunLengths.from_masks(masks[:0]) == []
+@given(hnp.arrays(bool, st.tuples(*[st.integers(1, 5)] * 2)), st.data())
+def test_a_window_encodes_as_the_whole_mask(window, data):
+    around = [data.draw(st.integers(0, 2)) for _ in range(4)]
+    whole = np.pad(window, (around[:2], around[2:]))
+    found = RunLengths.from_window(window, (around[0], around[2]), whole.shape)
+    assert found == RunLengths.from_mask(whole)
+    assert found.counts == slow_counts(whole)
+
+
+def test_a_window_without_pixels_is_an_empty_mask():
+    nothing = np.zeros((0, 0), bool)
+    assert RunLengths.from_window(nothing, (1, 2), (3, 4)).counts == (12,)
 
 
 def test_dictionaries_have_the_published_keys():

@@ -190,6 +190,30 @@ class Engine:
             )
         return low_res.float().cpu(), quality.float().cpu()
 
+    def decode_above(
+        self, embedded: Embedded, points: tuple[Tensor, Tensor], limit: float
+    ) -> tuple[Float[Tensor, "m ..."], Float[Tensor, "b t"]]:
+        """Decode several masks for each set of points; only those of a quality above `limit` are worked out.
+
+        Args:
+            embedded: the frame.
+            points: as in `decode`.
+            limit: what the model's own estimate must exceed.
+
+        Returns:
+            Logits of those masks, in the order of their quality's places, and the quality of all.
+        """
+        sparse, dense = self._prompts(points, None, None)
+        with self.running():
+            low_res, quality = self.model.mask_decoder.masks_above(
+                limit,
+                image_embeddings=embedded.features,
+                image_pe=self._positions,
+                sparse_prompt_embeddings=sparse,
+                dense_prompt_embeddings=dense,
+            )
+        return low_res.float().cpu(), quality.float().cpu()
+
     def decode_joined(
         self,
         embedded: Embedded,

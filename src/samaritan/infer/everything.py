@@ -7,22 +7,21 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from samaritan.errors import ConfigError, PromptError
 from samaritan.infer.engine import OpenImage, Progress
+from samaritan.infer.enlarging import Enlarging
 from samaritan.infer.everything_options import Box, EverythingOptions, crop_boxes, with_settings
 from samaritan.infer.mask_filters import (
-    BoolArray,
     FloatArray,
     IntArray,
     cut_by_crop,
@@ -37,9 +36,6 @@ from samaritan.infer.run_lengths import RunLengths
 from samaritan.transforms import SlicePreprocess
 from samaritan.transforms.preprocess import displayed
 from samaritan.volume import Volume
-
-LOGITS_AT_ONCE = 2**24
-"""So many pixels are held as floating-point numbers at once, per step of the upsampling."""
 
 
 def generate_masks(
@@ -92,12 +88,13 @@ def generate_masks(
             (shown.shape[0], shown.shape[1]), chosen.crop_n_layers, chosen.crop_overlap_ratio
         )
     )
+    low = predictor.model.config.low_res_size
     tick = _Tick(progress or predictor.progress, sum(len(chosen.points(n)) for _, n in crops))
     found = _Candidates.joined(
         [
             _in_part(
                 predictor,
-                _Part.of(shown, crop, chain),
+                _Part.of(shown, crop, chain, low),
                 image.statistics,
                 chosen.points(layer),
                 chosen,
@@ -171,37 +168,24 @@ class _Part:
     crop: Box
     piece: Volume
     picture: tuple[int, int]
-    size: tuple[int, int]
-    """Size of the model's input."""
     content: tuple[int, int]
     """What the part fills of it."""
+    enlarging: Enlarging
+    """The way from the model's masks to the part's pixels."""
 
     @classmethod
-    def of(cls, shown: Volume, crop: Box, chain: SlicePreprocess) -> _Part:
-        """Cut a part from the picture."""
+    def of(cls, shown: Volume, crop: Box, chain: SlicePreprocess, low: tuple[int, ...]) -> _Part:
+        """Cut a part from the picture; `low` is the size of the model's masks."""
         x0, y0, x1, y1 = crop
         piece = shown.crop((y0, x0, 0), (y1, x1, 1))
         content = chain.content_size(piece.grid)
-        return cls(crop, piece, (shown.shape[0], shown.shape[1]), chain.size, content)
+        enlarging = Enlarging((low[0], low[1]), chain.size, content, (y1 - y0, x1 - x0))
+        return cls(crop, piece, (shown.shape[0], shown.shape[1]), content, enlarging)
 
     @property
     def shape(self) -> tuple[int, int]:
         """Pixels of the part."""
         return self.piece.shape[0], self.piece.shape[1]
-
-    @property
-    def at_once(self) -> int:
-        """Masks to hold at once."""
-        return max(1, LOGITS_AT_ONCE // max(math.prod(self.size), math.prod(self.picture)))
-
-    def on_picture(self, masks: BoolArray) -> BoolArray:
-        """Put masks of the part into the whole picture."""
-        if self.shape == self.picture:
-            return masks
-        x0, y0, x1, y1 = self.crop
-        whole = np.zeros((len(masks), *self.picture), bool)
-        whole[:, y0:y1, x0:x1] = masks
-        return whole
 
 
 def _in_part(
@@ -220,10 +204,11 @@ def _in_part(
         embedded = image.embedded((2, 0))
         for batch in np.split(points, range(n, len(points), n)):
             clicks = torch.from_numpy(batch * part.content[::-1]).float()[:, None]
-            low, quality = predictor.decode(
-                embedded, points=(clicks, torch.ones(clicks.shape[:2])), multimask=True
-            )
-            found.extend(_sure(part, batch, low.to(predictor.device), quality, options))
+            limit = options.pred_iou_thresh if options.pred_iou_thresh > 0 else -math.inf
+            labels = torch.ones(clicks.shape[:2])
+            low, quality = predictor.decode_above(embedded, (clicks, labels), limit)
+            places = np.argwhere(quality.numpy() > limit)
+            found.append(_stable(part, batch[places[:, 0]], low, quality[quality > limit], options))
             tick(len(batch))
     finally:
         predictor.forget(image)
@@ -232,55 +217,42 @@ def _in_part(
     return joined.take(best)
 
 
-def _sure(
+def _stable(
     part: _Part,
     points: FloatArray,
-    low: Float[Tensor, "b t h w"],
-    quality: Float[Tensor, "b t"],
-    options: EverythingOptions,
-) -> Iterator[_Candidates]:
-    """Give the masks that are sure, stable and not cut by the part's edge, a few at a time."""
-    scores, limit = quality.flatten(), options.pred_iou_thresh
-    sure = torch.nonzero(scores > limit if limit > 0 else scores.isfinite()).flatten()
-    corner = np.array(part.crop[:2])
-    for rows in sure.split(part.at_once) if len(sure) else ():  # type: ignore[no-untyped-call]
-        logits = low.flatten(0, 1)[rows.to(low.device)]
-        logits = upsample_logits(logits, part.size, part.content, part.shape)
-        stability = stability_scores(logits, options.stability_score_offset)
-        kept = stability >= options.stability_score_thresh  # always so if the threshold is 0
-        masks = (logits[torch.from_numpy(kept).to(low.device)] > 0).cpu().numpy()
-        boxes = mask_boxes(masks) + np.tile(corner, 2)
-        whole = masks.any(axis=(1, 2)) & ~cut_by_crop(boxes, part.crop, part.picture)
-        places = rows.numpy()[kept][whole]
-        yield _Candidates(
-            RunLengths.from_masks(part.on_picture(masks[whole])),
-            boxes[whole],
-            scores[places].numpy(),
-            stability[kept][whole],
-            points[places // low.shape[1]] * part.shape[::-1] + corner,
-            np.tile(part.crop, (len(places), 1)),
-        )
-
-
-def upsample_logits(
     low: Float[Tensor, "n h w"],
-    size: tuple[int, int],
-    content: tuple[int, int],
-    target: tuple[int, int],
-) -> Float[Tensor, "n rows columns"]:
-    """Bring low-resolution logits to the picture's pixels as published.
+    quality: Float[Tensor, n],
+    options: EverythingOptions,
+) -> _Candidates:
+    """Of sure masks those that are stable and not cut by the part's edge.
 
-    Args:
-        low: logits over the model's whole input.
-        size: rows and columns of the model's input.
-        content: the part of them, upper left, that the picture fills.
-        target: rows and columns of the picture.
+    Only pixels that may be above the lowest threshold are looked at.
     """
-    whole = F.interpolate(low[:, None], size, mode="bilinear", align_corners=False)
-    filled = whole[:, :, : content[0], : content[1]]
-    if content == target:  # nothing would change
-        return filled[:, 0]
-    return F.interpolate(filled, target, mode="bilinear", align_corners=False)[:, 0]
+    offset, corner = options.stability_score_offset, np.array(part.crop[:2])
+    rows, runs, boxes, stability = [], [], [], []
+    above = (low > -offset).numpy()
+    for n, near in enumerate(mask_boxes(above)):
+        (top, left), pixels = part.enlarging.part(low[n], near)
+        score = float(stability_scores(pixels[None], offset)[0])
+        mask = (pixels > 0).numpy()
+        if not score >= options.stability_score_thresh or not mask.any():
+            continue
+        start = corner + np.array([left, top])
+        box = mask_boxes(mask[None])[0] + np.tile(start, 2)
+        if cut_by_crop(box[None], part.crop, part.picture)[0]:
+            continue
+        rows.append(n)
+        runs.append(RunLengths.from_window(mask, (int(start[1]), int(start[0])), part.picture))
+        boxes.append(box)
+        stability.append(score)
+    return _Candidates(
+        runs,
+        np.array(boxes, np.int64).reshape(-1, 4),
+        quality.numpy()[rows],
+        np.array(stability),
+        points[rows] * part.shape[::-1] + corner,
+        np.tile(part.crop, (len(rows), 1)),
+    )
 
 
 def _tidied(found: _Candidates, min_area: int, threshold: float) -> _Candidates:

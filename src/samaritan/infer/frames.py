@@ -136,7 +136,7 @@ def upsample(
         return whole if part is None else whole[part]
     values = logits
     for axis in sorted(range(logits.ndim), key=lambda a: len(ranges[a]) / logits.shape[a]):
-        weights = _interpolation(logits.shape[axis], size[axis], ranges[axis]).to(values)
+        weights = interpolation(logits.shape[axis], size[axis], ranges[axis]).to(values)
         values = _along(values, weights, axis)
     return values
 
@@ -151,7 +151,7 @@ def _along(values: Tensor, weights: Float[Tensor, "rows low"], axis: int) -> Ten
 
 
 @lru_cache(maxsize=256)
-def _interpolation(low: int, high: int, rows: range) -> Float[Tensor, "rows low"]:
+def interpolation(low: int, high: int, rows: range) -> Float[Tensor, "rows low"]:
     """Weights of linear interpolation between cell centres, the edge value going on beyond them."""
     at = (torch.arange(rows.start, rows.stop, dtype=torch.float64) + 0.5) * low / high - 0.5
     at = at.clamp(0, low - 1)

@@ -49,13 +49,14 @@ class RunLengths:
     @classmethod
     def from_mask(cls, mask: BoolArray) -> Self:
         """Encode one mask (rows, columns)."""
-        return cls.from_masks(mask[None])[0]
+        return cls.from_window(mask, (0, 0), (mask.shape[0], mask.shape[1]))
 
     @classmethod
-    def from_masks(cls, masks: BoolArray) -> list[Self]:
-        """Encode masks (n, rows, columns) in one pass."""
-        shape = (masks.shape[1], masks.shape[2])
-        return [cls(shape, counts) for counts in _counts(masks)]
+    def from_window(
+        cls, window: BoolArray, corner: tuple[int, int], shape: tuple[int, int]
+    ) -> Self:
+        """Encode a mask that is empty outside of a window, whose first row and column are `corner`."""
+        return cls(shape, _counts(window, corner, shape))
 
     @classmethod
     def from_coco(cls, shape: Sequence[int], text: str) -> Self:
@@ -95,16 +96,22 @@ class RunLengths:
         return {"size": list(self.shape), "counts": counts}
 
 
-def _counts(masks: BoolArray) -> list[tuple[int, ...]]:
-    """Measure the runs of each mask (n, rows, columns)."""
-    flat = masks.transpose(0, 2, 1).reshape(len(masks), masks.shape[1] * masks.shape[2])
-    which, where = np.nonzero(flat[:, 1:] != flat[:, :-1])
-    edges = np.split(where + 1, np.searchsorted(which, np.arange(1, len(masks))))
-    out = []
-    for first, own in zip(flat[:, 0], edges, strict=False):
-        ends = np.concatenate([[0, 0] if first else [0], own, [flat.shape[1]]])
-        out.append(tuple(np.diff(ends).tolist()))
-    return out
+def _counts(window: BoolArray, corner: tuple[int, int], shape: tuple[int, int]) -> tuple[int, ...]:
+    """Measure the runs of a mask that is empty outside of a window."""
+    rows, columns = window.shape
+    fenced = np.zeros((columns, rows + 2), bool)
+    fenced[:, 1:-1] = window.T
+    column, row = np.nonzero(fenced[:, 1:] != fenced[:, :-1])
+    edges = (column + corner[1]) * shape[0] + row + corner[0]
+    again = (
+        edges[1:] == edges[:-1]
+    )  # a run goes on from the foot of one column to the head of the next
+    through = np.concatenate([again, [False]]) | np.concatenate([[False], again])
+    whole = shape[0] * shape[1]
+    ends = np.concatenate([[0], edges[~through[: len(edges)]]])
+    if ends[-1] < whole or len(ends) == 1:
+        ends = np.append(ends, whole)
+    return tuple(np.diff(ends).tolist())
 
 
 def _spell(number: int) -> str:
