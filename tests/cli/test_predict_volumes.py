@@ -149,3 +149,32 @@ def test_masksam_goes_the_same_way(dataset, tmp_path, capsys) -> None:
     found = read_labels(tmp_path / "out/p4.nii.gz")
     assert isinstance(found, LabelMap)
     assert found.shape == (29, 31, 11)
+
+
+def test_what_was_labelled_automatically_is_corrected_by_a_click(dataset, tmp_path, capsys) -> None:
+    """Predict, click, save: names, values and all that was not pointed at stay."""
+    torch.manual_seed(0)
+    (tmp_path / "run").mkdir()
+    made = chain(patch=(3, 32, 32))
+    save_weights(
+        create_model("masksam_tiny"), tmp_path / "run/best.safetensors", preprocess=made.to_dict()
+    )
+    prompted = save_weights(create_model("sam3d_tiny"), tmp_path / "prompted.safetensors")
+    scan = dataset / "imagesTs/p4_0000.nii.gz"
+    told = samaritan(
+        capsys, "predict", scan, tmp_path / "masks", "--model", tmp_path / "run", "--device", "cpu",
+        "--no-mirror",
+    )  # fmt: skip
+    assert told.code == 0, told.err
+    (file,) = (tmp_path / "masks").glob("*.nii.gz")
+    drawn = read_labels(file)
+    told = samaritan(
+        capsys, "segment", scan, "-o", tmp_path / "mended.nii.gz", "--mask", file, "--model", prompted,
+        "--point", "near=10,12,5", "--device", "cpu",
+    )  # fmt: skip
+    assert told.code == 0, told.err
+    mended = read_labels(tmp_path / "mended.nii.gz")
+    assert mended.grid.same_as(read(scan).grid)
+    assert mended.names == {1: "near", 2: "far"}
+    changed = mended.array != drawn.array
+    assert (mended.array[changed] == 1).all()  # a point adds to its structure, and nothing else

@@ -260,8 +260,9 @@ def _summary(labels: LabelMap, session: Session | None, output: Path) -> dict[st
         }
         if labels.grid.unit == "mm":
             row["volume_ml"] = round(voxels * labels.grid.voxel_volume_mm3 / 1000, 4)
-        if session is not None:
-            row["model_quality"] = session.quality(row["name"])
+        if session is not None:  # a label map also names what occurs nowhere
+            known = row["name"] in session.objects
+            row["model_quality"] = session.quality(row["name"]) if known else None
         objects.append(row)
     return {"mask": str(output), "objects": objects, "notes": list(labels.notes)}
 
