@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from infer.planned import ByGrey, Convolved, chain, dice, scene
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from samaritan.data.nnunet.rawset import RawCase
 from samaritan.data.nnunet.restoring import slabs_of
@@ -116,6 +117,38 @@ def test_streamed_labels_are_those_of_whole_arrays() -> None:
     found = one.labels(volume).array
     assert len(np.unique(found)) == 3
     assert np.array_equal(found, wanted)
+
+
+class Largest(TorchDispatchMode):
+    """Sees how many numbers the largest tensor holds that is made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numbers = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        for one in made if isinstance(made, tuple | list) else (made,):
+            if isinstance(one, torch.Tensor):
+                self.numbers = max(self.numbers, one.numel())
+        return made
+
+
+def test_no_array_of_all_classes_of_a_volume_is_made() -> None:
+    """As large as a window is deep, however many slices there are."""
+    labels = {"background": 0, **{f"part{n}": n for n in range(1, 16)}}
+    rng = np.random.default_rng(0)
+    seen = {}
+    for slices in (24, 96):
+        grid = Grid.from_spacing((20, 18, slices), (1.1, 1.2, 3.0), orientation="LPS")
+        volume = Volume(rng.integers(0, 160, grid.shape).astype(np.int16), grid)
+        made = chain(labels=labels, patch=(4, 16, 12))
+        model = ByGrey(tuple(10.0 * n for n in range(16)))
+        with Largest() as largest:
+            found = labeller(model, made=made).labels(volume)
+        assert len(np.unique(found.array)) == 16
+        seen[slices] = largest.numbers
+    assert seen[24] == seen[96] == 16 * 4 * 18 * 20
 
 
 def test_probabilities_sum_to_one_and_their_largest_is_the_label() -> None:

@@ -12,12 +12,13 @@ import torch
 from train.patch_toys import masks, planned_toy, trainer_of, unet
 from train.test_loop import Stopped, lines_of, stop_after
 
-from samaritan import read_labels
+from samaritan import read, read_labels
 from samaritan.assembly import create_model
 from samaritan.checkpoints import load_model, save_weights
 from samaritan.data.nnunet.chain import PlannedChain
 from samaritan.data.nnunet.planned import PlannedSet
 from samaritan.data.nnunet.splits import read_folds
+from samaritan.infer.labeller import VolumeLabeller
 from samaritan.infer.sliding import SlidingWindows
 from samaritan.models import Quirks, get_config
 from samaritan.recipes import get_recipe, resolve
@@ -114,6 +115,11 @@ def test_slices_train_a_samed_the_same_way(planned, tmp_path) -> None:
     model, header = load_model(tmp_path / "fold_0/best.safetensors")
     assert model.config.image_size == (32, 32)
     assert PlannedChain.from_dict(header.preprocess).patch_size == (32, 32)
+    case = planned.raw.cases.cases[0]
+    scan = read(planned.raw.cases.path(case.images[0]))
+    found = VolumeLabeller.from_checkpoints([tmp_path / "fold_0"], mirror=False).labels(scan)
+    assert found.grid == scan.grid
+    assert found.names == {1: "disc", 2: "square"}
 
 
 # -- exactness ---------------------------------------------------------------------------------------
