@@ -42,6 +42,7 @@ def attend(
     `padding` holds that key and its value, for each head.
     """
     keys = tuple(k.shape[2:-1])
+    q, k, v = q.contiguous(), k.contiguous(), v.contiguous()  # or each piece would be copied
     k, v = k.flatten(2, -2).flatten(0, 1), v.flatten(2, -2).flatten(0, 1)
     extra = None
     if bias.padding is not None and padding is not None:

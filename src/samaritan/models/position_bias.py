@@ -86,12 +86,12 @@ def scrambled_bias(
     ]  # n h x y z kx ky kz
     rest = []
     if sz < side:
-        beyond = at_x[..., sz:].float().logsumexp(-2) + at_y[..., sz:].float().logsumexp(-2)
-        rest.append(own[..., sz:].float() + beyond[..., None, :])
+        beyond = _log_sum(at_x[..., sz:].mT) + _log_sum(at_y[..., sz:].mT)
+        rest.append(own[..., sz:].float() + beyond.mT)
     beside = _outside([(at_x[..., :sz].mT, sx), (at_y[..., :sz].mT, sy)])
     if beside is not None:
         rest.append(own[..., :sz].float() + beside.mT)
-    together = torch.cat(rest, dim=-1).logsumexp(-1, keepdim=True).to(q.dtype) if rest else None
+    together = _log_sum(torch.cat(rest, dim=-1)).to(q.dtype) if rest else None
     return PositionBias(terms, together)
 
 
@@ -100,14 +100,25 @@ def _outside(axes: Sequence[tuple[Float[Tensor, "*q _"], int]]) -> Float[Tensor,
 
     Given are each axis' term, for all of the window, and the size of the box; None if the box fills it.
     """
+    if all(size == term.shape[-1] for term, size in axes):
+        return None
     within: Tensor | float = 0.0
     outside: Tensor | None = None
     for term, size in axes:
-        every = term.float()
-        whole = every.logsumexp(-1, keepdim=True)
+        inner, beyond = _log_sum(term[..., :size]), None
+        whole = inner
+        if size < term.shape[-1]:
+            beyond = _log_sum(term[..., size:])
+            whole = torch.logaddexp(inner, beyond)
         left = None if outside is None else outside + whole
-        if size < every.shape[-1]:
-            beyond = within + every[..., size:].logsumexp(-1, keepdim=True)
+        if beyond is not None:
+            beyond = within + beyond
             left = beyond if left is None else torch.logaddexp(left, beyond)
-        within, outside = within + every[..., :size].logsumexp(-1, keepdim=True), left
+        within, outside = within + inner, left
     return None if outside is None else outside.to(axes[0][0].dtype)
+
+
+def _log_sum(x: Float[Tensor, "*q n"]) -> Float[Tensor, "*q 1"]:
+    """`logsumexp` over the last axis in float32, by a kernel that is fast for few numbers."""
+    x = x.float()
+    return x[..., :1] - x.log_softmax(dim=-1)[..., :1]
