@@ -155,8 +155,10 @@ def asked(model, image, sparse, dense, **options):
 
 @pytest.mark.parametrize("masks", [0, 1, 4])
 @pytest.mark.parametrize("learning", [False, True])
-def test_an_image_that_sets_share_is_as_one_for_each(model, randn, masks, learning):
-    """Shared in memory, a set at a time, and repeated: all the same."""
+def test_an_image_that_sets_share_is_as_one_for_each(model, randn, monkeypatch, masks, learning):
+    """Shared in memory, a few sets at a time, and repeated: all the same."""
+    size = math.prod(model.config.grid) * model.config.embed_dim
+    monkeypatch.setattr("samaritan.models.mask_decoder._ELEMENTS_AT_ONCE", {"cpu": 3 * size})
     image = randn(1, model.config.embed_dim, *model.config.grid)
     sparse, dense = prompts(model, randn, 4, masks=masks)
     with torch.set_grad_enabled(learning):
@@ -181,7 +183,8 @@ def test_masks_above_a_limit_are_those_of_all(model, randn, no_grad, masks):
         near((found, again), (every[quality > limit], quality))
 
 
-def test_sets_without_a_mask_above_the_limit_are_not_upscaled(model, randn, no_grad):
+def test_sets_without_a_mask_above_the_limit_are_not_upscaled(model, randn, monkeypatch, no_grad):
+    monkeypatch.setattr("samaritan.models.mask_decoder._ELEMENTS_AT_ONCE", {"cpu": 1})
     image = randn(1, model.config.embed_dim, *model.config.grid)
     told = asked(model, image, *prompts(model, randn, 4, masks=0))
     quality = model.mask_decoder(**told, multimask_output=True)[1]

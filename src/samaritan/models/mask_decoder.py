@@ -17,8 +17,8 @@ from samaritan.models.layers import CONV_TRANSPOSE, MLP, ChannelNorm
 from samaritan.models.transformer import TwoWayTransformer, products, split
 from samaritan.products import linear
 
-_SETS_AT_ONCE = {"cpu": 1}
-"""Sets of prompts that are decoded at one time without gradients: on a CPU what its cache holds."""
+_ELEMENTS_AT_ONCE = {"cpu": 2**20}
+"""Elements of image features that are decoded at one time without gradients: on a CPU as its cache holds."""
 
 
 class MaskDecoder(nn.Module):
@@ -184,7 +184,8 @@ class MaskDecoder(nn.Module):
         sparse = repeat_sets(sparse, n)
         adapted = any(module._forward_hooks for module in self.transformer.modules())
         whole = adapted or torch.is_grad_enabled()
-        step = n if whole else _SETS_AT_ONCE.get(joined.device.type, n)
+        limit = None if whole else _ELEMENTS_AT_ONCE.get(joined.device.type)
+        step = n if limit is None else max(1, limit // joined[0].numel())
         for start in range(0, n, step):
             part = slice(start, start + step)
             yield self.attend(joined[part], image_pe, sparse[part])
