@@ -1,81 +1,128 @@
-"""Time a click in a volume that is encoded: SAM-Med3D's decoder, the way to the image's grid, the label map.
+"""Time a click in a picture or a volume that is encoded: the decoder, and the way to the mask on its grid.
 
-    python benchmarks/click.py --repeats 50 --json click.json
+    python benchmarks/click.py --rounds 20 --json click.json
 
-"plain" is the published formulation: decode, enlarge to 128 x 128 x 128, cut, and resample the window by
-nearest neighbour onto the whole image. Both take their turns round after round, so that a busy machine slows
-both alike. The weights are random, so the answer is replaced by a ball of `--radius` mm once it is there;
-without that it would be noise that fills every window. The processor's time is told as well.
+"plain" is the published formulation: decode every mask token, enlarge to the size of the model's input, cut,
+and resample onto the image; a window of a volume goes by nearest neighbour onto the whole of it. Both take
+their turns round after round, so that a busy machine slows both alike. Weights of published models are random
+here, so in volumes the answer is replaced by a ball of `--radius` mm once it is there; without that it would
+be noise that fills every window. Told are wall times, processor times, peak memory and operations.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import platform
 import statistics
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
 import torch.nn.functional as F
 from scipy import ndimage
 from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent))
+import measuring
 import plain_decoder
 
+import samaritan
 from samaritan.geometry import Grid
 from samaritan.infer import Predictor, Session
-from samaritan.models import Sam, create_model
+from samaritan.infer.engine import OpenImage
+from samaritan.models import Sam
+from samaritan.phantoms.picture import phantom_picture
 from samaritan.volume import LabelMap, Volume
 
 SHAPE = (240, 240, 155)
 CENTRE = (120, 118, 77)
 LOW_RES_MM = 6.0
+SHIPPED = "samaritan_2d"
+
+CASES = ("sam_vit_b", "sammed2d_vit_b", SHIPPED, "sammed3d_vit_b_ori")
+QUICK = {"sam_vit_b": "sam_tiny", "sammed2d_vit_b": "sam_tiny", "sammed3d_vit_b_ori": None}
+
+Works = dict[str, Callable[[], Any]]
 
 
 def main() -> None:
     options = parse()
     torch.set_num_threads(options.threads)
-    torch.manual_seed(0)
-    model = create_model("sammed3d_vit_b_ori")
-    weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    decoder = Ball(model, options.radius)
-    image = volume()
-    predictor = Predictor(model, device="cpu", precision="float32")
-    session = predictor.session(image)
-    start = time.perf_counter()
-    session = clicked(session, np.random.default_rng(0))
-    first = time.perf_counter() - start
-    rows = measure(session, decoder, weights, options.repeats)
-    report = {
-        "torch": torch.__version__,
-        "processor": platform.processor() or platform.machine(),
-        "threads": options.threads,
-        "load": psutil.getloadavg()[0],
-        "radius_mm": options.radius,
-        "first_click_s": first,
-        "rows": rows,
-    }
-    show(report)
+    report = measuring.machine(options.threads) | {"radius_mm": options.radius, "cases": {}}
+    for name in options.only:
+        case = QUICK.get(name, name) if options.quick else name
+        if case is not None:
+            report["cases"] |= measure(case, options)
+    show(report["cases"])
     if options.json:
         Path(options.json).write_text(json.dumps(report, indent=1) + "\n")
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--repeats", type=int, default=30, help="rounds that count")
+    parser.add_argument("--only", nargs="+", choices=CASES, default=list(CASES), help="models")
+    parser.add_argument("--rounds", type=int, default=20, help="rounds that count")
     parser.add_argument("--radius", type=float, default=30.0, help="of the object, in mm")
     parser.add_argument("--threads", type=int, default=min(2, torch.get_num_threads()))
+    parser.add_argument("--quick", action="store_true", help="tiny models, one round")
     parser.add_argument("--json", metavar="FILE", help="write all numbers here")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.quick:
+        options.rounds = 1
+    return options
+
+
+def measure(name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Decoder and whole click of one model, each beside the plain formulation where there is one."""
+    torch.manual_seed(0)
+    if name == SHIPPED:
+        predictor = Predictor.from_checkpoint(name, device="cpu", precision="float32")
+    else:
+        predictor = Predictor(samaritan.create_model(name), device="cpu", precision="float32")
+    model = predictor.model
+    weights = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    flat = model.config.ndim == 2
+    image = predictor.open(picture(model) if flat else volume())
+    clicks = Clicks(image, None if flat else Ball(model, options.radius))
+    clicks.answer()  # encodes, and warms up
+    works: dict[str, Works] = {f"{name}: a click to its mask": {"samaritan": clicks.answer}}
+    if name != SHIPPED:
+        published = Plain(weights, clicks)
+        works[f"{name}: a click to its mask"]["plain"] = published.answer
+        works[f"{name}: the decoder"] = {"samaritan": clicks.decode, "plain": published.decode}
+        difference = float((clicks.decode() - published.decode()).abs().max())
+        if difference > 1e-4:
+            raise SystemExit(f"{name}: samaritan and plain decode {difference:.2g} apart")
+    return {case: timed(some, options.rounds) for case, some in works.items()}
+
+
+def timed(works: Works, rounds: int) -> dict[str, Any]:
+    """Wall and processor time of some works in turn, their memory and operations."""
+    rows: dict[str, Any] = {who: {"times_s": [], "cpu_s": []} for who in works}
+    for turn in range(rounds + 2):
+        for who, work in works.items():
+            wall, cpu = time.perf_counter(), time.process_time()
+            work()
+            if turn >= 2:
+                rows[who]["times_s"].append(time.perf_counter() - wall)
+                rows[who]["cpu_s"].append(time.process_time() - cpu)
+    for who, work in works.items():
+        rows[who]["gflop"] = measuring.gflop(work)
+        measuring.give_back()
+        with measuring.sampled_memory() as peak:
+            work()
+        rows[who]["peak_mib"] = peak() / 2**20
+    return rows
+
+
+def picture(model: Sam) -> Volume:
+    """A picture of the size that the model sees, or of 512 x 512 pixels."""
+    side = 512 if model.config.name == SHIPPED else model.config.image_size[0]
+    return phantom_picture("skin", shape=(side, side), seed=0).image
 
 
 def volume() -> Volume:
@@ -88,99 +135,116 @@ class Ball:
     """Stands in the decoder's place: does its work, and gives a ball in place of noise."""
 
     def __init__(self, model: Sam, radius_mm: float) -> None:
-        self.decoder, self.logits = model.mask_decoder, None
+        self.decoder = model.mask_decoder
         cells = (torch.arange(32) - 15.5) * LOW_RES_MM
         squares = cells.square()
         distance = (squares[:, None, None] + squares[:, None] + squares).sqrt()
         self.ball = ((radius_mm - distance) / 2)[None, None]
-        self.join, self.decode_joined = self.decoder.join, self.decoder.decode_joined
         model._modules.pop("mask_decoder")
         model.mask_decoder = self  # type: ignore[assignment]
 
     def __call__(self, **prompts: Any) -> tuple[Tensor, Tensor]:
         """Decode, and give the ball."""
-        self.logits, quality = self.decoder(**prompts)
+        _, quality = self.decoder(**prompts)
         return self.ball.clone(), quality
 
 
-def clicked(session: Session, draws: np.random.Generator) -> Session:
-    """One more click, answered."""
-    point = [c + int(draws.integers(-15, 16)) for c in CENTRE]
-    session = session.click(point, positive=bool(draws.integers(2)))
-    session._state("object")
-    return session
+class Clicks:
+    """Second clicks on objects of one image, whose frames are encoded."""
 
-
-def measure(
-    session: Session, decoder: Ball, weights: dict[str, Tensor], repeats: int
-) -> dict[str, dict[str, list[float]]]:
-    """Wall and processor time of each step of both contestants, round after round."""
-    draws, grid = np.random.default_rng(1), session.grid
-    (key, frame) = next(iter(session._state("object").frames.items()))
-    embedded = session.image.embedded(key, frame.statistics)
-    labels = np.zeros(SHAPE, np.uint8)
-    rows: dict[str, dict[str, list[float]]] = {}
-
-    def timed(name: str, work: Callable[[], Any]) -> Any:
-        wall, cpu = time.perf_counter(), time.process_time()
-        found = work()
-        row = rows.setdefault(name, {"wall_s": [], "cpu_s": []})
-        row["wall_s"].append(time.perf_counter() - wall)
-        row["cpu_s"].append(time.process_time() - cpu)
-        return found
-
-    for _ in range(repeats + 3):
-        before = next(iter(session._state("object").frames.values())).logits
-        session = timed("samaritan: click, decoded", partial(clicked, session, draws))
-        timed("samaritan: label map on the image's grid", partial(getattr, session, "mask"))
-        click = session.prompts[-1]
-        point = embedded.to_frame(np.array([click.index]), grid)[None]
-        mask = before[None, None]
-
-        def answer(
-            point: Tensor = point, mask: Tensor = mask, label: int = click.positive
-        ) -> Tensor:
-            with torch.inference_mode():
-                return plain_decoder.decode(weights, embedded.features, point, int(label), mask)
-
-        logits = timed("plain: click, decoded", answer)
-        difference = float((logits - decoder.logits).abs().max())
-        if difference > 1e-3:
-            raise SystemExit(f"samaritan and plain differ by {difference:.2g}")
-        timed(
-            "plain: label map on the image's grid",
-            lambda: pasted(decoder.ball, embedded.grid, grid, labels),
+    def __init__(self, image: OpenImage, ball: Ball | None) -> None:
+        self.image, self.ball, engine = image, ball, image.engine
+        self.size = engine.model.config.image_size[0]
+        self.decoder = engine.model.mask_decoder if ball is None else ball.decoder
+        at = (
+            CENTRE if ball is not None else (image.volume.shape[0] // 2, image.volume.shape[1] // 2)
         )
-    return {n: {k: v[3:] for k, v in row.items()} for n, row in rows.items()}
+        self.begun = Session(image).click(at)
+        _ = self.begun.mask
+        self.at = tuple(n + 3 for n in at)
+        self.points = torch.full((1, 1, engine.model.config.ndim), self.size / 2 + 3)
+        self.mask = torch.zeros(1, 1, *engine.low_res_size)
+
+    def answer(self) -> LabelMap:
+        """The mask on the image's grid after one more click; nothing of it is known before."""
+        session = Session(self.image, self.begun.log)
+        for key, state in self.begun._kept.states._values.items():
+            session._kept.states.get(key, lambda state=state: state)
+        return session.click(self.at).mask
+
+    def features(self) -> Tensor:
+        """The embedding of the one frame."""
+        (key, frame) = next(iter(self.begun._state("object").frames.items()))
+        return self.image.embedded(key, frame.statistics).features
+
+    def decode(self) -> Tensor:
+        """Logits of a click and the mask before."""
+        model = self.image.engine.model
+        with torch.inference_mode():
+            sparse, dense = model.prompt_encoder(
+                points=(self.points, torch.ones(1, 1)), masks=self.mask
+            )
+            logits, _ = self.decoder(
+                image_embeddings=self.features(),
+                image_pe=self.image.engine._positions,
+                sparse_prompt_embeddings=sparse,
+                dense_prompt_embeddings=dense,
+            )
+        return logits
 
 
-def pasted(logits: Tensor, window: Grid, grid: Grid, labels: np.ndarray) -> LabelMap:
-    """As the published program: enlarge, cut, and resample by nearest neighbour onto the whole image."""
-    whole = F.interpolate(logits, size=(128, 128, 128), mode="trilinear")[0, 0]
-    drawn = (whole.sigmoid() > 0.5).to(torch.uint8).numpy()
-    step = np.linalg.solve(window.affine, grid.affine)
-    found = ndimage.affine_transform(
-        drawn, step[:3, :3], step[:3, 3], output_shape=grid.shape, order=0, mode="constant"
+class Plain:
+    """The same, as published."""
+
+    def __init__(self, weights: dict[str, Tensor], clicks: Clicks) -> None:
+        self.weights, self.clicks = weights, clicks
+        self.heads = clicks.image.engine.model.config.decoder_heads
+
+    def decode(self) -> Tensor:
+        """Logits of a click and the mask before."""
+        given, clicks = (self.weights, self.clicks.features()), self.clicks
+        with torch.inference_mode():
+            return plain_decoder.decode(
+                *given,
+                clicks.points,
+                torch.ones(1, 1),
+                clicks.mask,
+                size=clicks.size,
+                heads=self.heads,
+            )[0]
+
+    def answer(self) -> LabelMap:
+        """Enlarge, cut, and resample by nearest neighbour onto a volume; a picture fills the input."""
+        logits, clicks, image = self.decode(), self.clicks, self.clicks.image
+        size, grid = clicks.size, image.volume.grid
+        if clicks.ball is None:
+            whole = F.interpolate(logits, (size, size), mode="bilinear", align_corners=False)
+            drawn = F.interpolate(whole, grid.shape[:2], mode="bilinear", align_corners=False) > 0
+            return LabelMap(drawn[0, 0, :, :, None].to(torch.uint8).numpy(), grid)
+        whole = F.interpolate(clicks.ball.ball, size=(size, size, size), mode="trilinear")[0, 0]
+        drawn = (whole.sigmoid() > 0.5).to(torch.uint8).numpy()
+        (key, _) = next(iter(clicks.begun._state("object").frames.items()))
+        step = np.linalg.solve(image.frame_grid(key).affine, grid.affine)
+        found = ndimage.affine_transform(
+            drawn, step[:3, :3], step[:3, 3], output_shape=grid.shape, order=0, mode="constant"
+        )
+        return LabelMap((found > 0).astype(np.uint8), grid)
+
+
+def show(cases: dict[str, Any]) -> None:
+    print(
+        f"{'':40}{'':12}{'median ms':>10}{'min..max':>16}{'cpu ms':>8}{'GFLOP':>7}{'MiB':>6}{'x':>7}"
     )
-    labels = labels.copy()
-    labels[found > 0] = 1
-    return LabelMap(labels, grid)
-
-
-def show(report: dict[str, Any]) -> None:
-    print(f"torch {report['torch']}, {report['threads']} threads, load {report['load']:.2f}")
-    print(f"image {SHAPE}, object of radius {report['radius_mm']:g} mm")
-    print(f"first click, with encoding one window: {report['first_click_s']:.2f} s\n")
-    print(f"{'ms':44}{'median':>9}{'least':>9}{'processor':>11}")
-    for name, row in report["rows"].items():
-        wall, cpu = ([1000 * t for t in row[k]] for k in ("wall_s", "cpu_s"))
-        print(
-            f"{name:44}{statistics.median(wall):9.1f}{min(wall):9.1f}{statistics.median(cpu):11.1f}"
-        )
-    for who in ("samaritan", "plain"):
-        parts = [row["wall_s"] for name, row in report["rows"].items() if name.startswith(who)]
-        both = [1000 * sum(times) for times in zip(*parts, strict=True)]
-        print(f"{who + ': both':44}{statistics.median(both):9.1f}{min(both):9.1f}")
+    for case, rows in cases.items():
+        for who, row in rows.items():
+            wall = [1000 * t for t in row["times_s"]]
+            spread = f"{min(wall):.1f}..{max(wall):.1f}"
+            ratio = measuring.median_ratio(row["times_s"], rows["samaritan"]["times_s"])
+            print(
+                f"{case:40}{who:12}{statistics.median(wall):10.1f}{spread:>16}"
+                f"{1000 * statistics.median(row['cpu_s']):8.1f}{row['gflop']:7.2f}{row['peak_mib']:6.0f}"
+                f"{ratio:7.2f}"
+            )
 
 
 if __name__ == "__main__":

@@ -1,13 +1,14 @@
-"""SAM-Med3D's prompt encoder and mask decoder as published, stated plainly: the yardstick of click.py.
+"""Prompt encoder and mask decoder of SAM and SAM-Med3D as published, stated plainly: a yardstick.
 
-Functions of the weights and nothing else. Every mask token is decoded and the first is taken, the position
-code of the grid is worked out anew at every click, as the published program does.
+Functions of the weights and nothing else. The image is repeated for every set of prompts, every mask token is
+decoded and some are taken, the position code of the grid is worked out anew at every call, as the published
+programs do.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -16,64 +17,76 @@ from torch import Tensor
 Weights = Mapping[str, Tensor]
 
 
+CONV = {2: F.conv2d, 3: F.conv3d}
+UP = {2: F.conv_transpose2d, 3: F.conv_transpose3d}
+
+
 def decode(
-    w: Weights, features: Tensor, point: Tensor, label: int, mask: Tensor, heads: int = 8
-) -> Tensor:
-    """Logits (1, 1, 32, 32, 32) for one click "1 1 3" and the mask before "1 1 32 32 32"."""
-    code = positions(w, (point + 0.5) / 128) + w[f"prompt_encoder.point_embeddings.{label}.weight"]
-    padding = w["prompt_encoder.not_a_point_embed.weight"][None]
-    masks, _ = masks_of(w, features + dense(w, mask), torch.cat([code, padding], dim=1), heads)
-    return masks[:, :1]
-
-
-def masks_of(
-    w: Weights, image: Tensor, sparse: Tensor, heads: int = 8, swapped: bool = False
+    w: Weights,
+    features: Tensor,
+    points: Tensor,
+    labels: Tensor,
+    mask: Tensor | None = None,
+    *,
+    size: int,
+    multimask: bool = False,
+    heads: int = 8,
 ) -> tuple[Tensor, Tensor]:
-    """Masks of every mask token and their quality, for image and dense prompt joined (n, c, *grid).
+    """Logits (n, masks, *low) and quality (n, masks) of clicks.
 
-    `swapped`: the grid's first two axes change places in its position code, as published.
+    Points are (n, p, ndim) and labels (n, p) of 0 and 1; mask is (1, 1, *low).
     """
+    n, grid = len(points), features.shape[2:]
+    known = torch.stack([w[f"prompt_encoder.point_embeddings.{k}.weight"][0] for k in (0, 1)])
+    code = positions(w, (points + 0.5) / size) + known[labels.long()]
     own = torch.cat([w["mask_decoder.iou_token.weight"], w["mask_decoder.mask_tokens.weight"]])
-    tokens = torch.cat([own.expand(len(image), -1, -1), sparse], dim=1)
-    grid = image.shape[2:]
-    cells = [(torch.arange(n) + 0.5) / n for n in grid]
-    where = torch.stack(torch.meshgrid(*cells, indexing="ij"), dim=-1)
-    if swapped:
-        where = where[..., [1, 0, *range(2, len(grid))]]
-    image_pe = positions(w, where).flatten(0, -2)[None]
+    padding = w["prompt_encoder.not_a_point_embed.weight"]
+    tokens = torch.cat([own.expand(n, -1, -1), code, padding.expand(n, 1, -1)], dim=1)
+    image_pe = positions(w, cells(grid)).flatten(0, -2)[None].repeat(n, 1, 1)
+    image = features.repeat_interleave(n, dim=0) + dense(w, mask, grid).repeat_interleave(n, dim=0)
     keys = image.flatten(2).transpose(1, 2)
     queries, keys = transformer(w, tokens, keys, image_pe, heads)
-    x = keys.transpose(1, 2).reshape(len(keys), -1, *grid)
+    x = keys.transpose(1, 2).reshape(n, -1, *grid)
     up = "mask_decoder.output_upscaling"
-    conv = F.conv_transpose2d if len(grid) == 2 else F.conv_transpose3d
-    x = conv(x, w[f"{up}.0.weight"], w[f"{up}.0.bias"], stride=2)
+    transposed = UP[len(grid)]
+    x = transposed(x, w[f"{up}.0.weight"], w[f"{up}.0.bias"], stride=2)
     x = F.gelu(channel_norm(x, w[f"{up}.1.weight"], w[f"{up}.1.bias"]))
-    x = F.gelu(conv(x, w[f"{up}.3.weight"], w[f"{up}.3.bias"], stride=2))
-    count = len(w["mask_decoder.mask_tokens.weight"])
-    heads_of = [hyper(w, i, queries[:, 1 + i]) for i in range(count)]
-    masks = torch.stack(heads_of, dim=1) @ x.flatten(2)
+    x = F.gelu(transposed(x, w[f"{up}.3.weight"], w[f"{up}.3.bias"], stride=2))
+    heads_of = [hyper(w, i, queries[:, 1 + i]) for i in range(4)]
+    masks = (torch.stack(heads_of, dim=1) @ x.flatten(2)).view(n, 4, *x.shape[2:])
     quality = queries[:, 0]
     for layer in range(3):
         name = f"mask_decoder.iou_prediction_head.layers.{layer}"
         quality = F.linear(
             quality if layer == 0 else F.relu(quality), w[f"{name}.weight"], w[f"{name}.bias"]
         )
-    return masks.view(*masks.shape[:2], *x.shape[2:]), quality
+    chosen = slice(1, None) if multimask else slice(0, 1)
+    return masks[:, chosen], quality[:, chosen]
+
+
+def cells(grid: Sequence[int]) -> Tensor:
+    """Centres of the cells of the grid as shares of its sides: (x, y) in 2D, array order in 3D."""
+    axes = [(torch.arange(n) + 0.5) / n for n in grid]
+    where = torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1)
+    return where.flip(-1) if len(grid) == 2 else where
 
 
 def positions(w: Weights, coords: Tensor) -> Tensor:
+    """Sine and cosine in 2D; sine, cosine, sine in 3D."""
     matrix = w["prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"]
     angle = 2 * math.pi * ((2 * coords - 1) @ matrix)
-    parts = [angle.sin(), angle.cos(), angle.sin()]
-    return torch.cat(parts[: coords.shape[-1]], dim=-1)
+    return torch.cat([angle.sin(), angle.cos(), angle.sin()][: len(matrix)], dim=-1)
 
 
-def dense(w: Weights, x: Tensor) -> Tensor:
-    name = "prompt_encoder.mask_downscaling"
-    for conv, norm in ((0, 1), (3, 4)):
-        x = F.conv3d(x, w[f"{name}.{conv}.weight"], w[f"{name}.{conv}.bias"], stride=2)
-        x = F.gelu(channel_norm(x, w[f"{name}.{norm}.weight"], w[f"{name}.{norm}.bias"]))
-    return F.conv3d(x, w[f"{name}.6.weight"], w[f"{name}.6.bias"])
+def dense(w: Weights, x: Tensor | None, grid: Sequence[int]) -> Tensor:
+    if x is None:
+        empty = w["prompt_encoder.no_mask_embed.weight"]
+        return empty.reshape(1, -1, *[1] * len(grid)).expand(1, -1, *grid)
+    name, conv = "prompt_encoder.mask_downscaling", CONV[len(grid)]
+    for step, after in ((0, 1), (3, 4)):
+        x = conv(x, w[f"{name}.{step}.weight"], w[f"{name}.{step}.bias"], stride=2)
+        x = F.gelu(channel_norm(x, w[f"{name}.{after}.weight"], w[f"{name}.{after}.bias"]))
+    return conv(x, w[f"{name}.6.weight"], w[f"{name}.6.bias"])
 
 
 def transformer(

@@ -157,3 +157,22 @@ def test_wrong_prompts_are_told_as_for_sam(model):
 def test_what_cannot_be_built_is_told(changes, told):
     with pytest.raises(ConfigError, match=told):
         create_model("unet_tiny", **changes)
+
+
+def test_masks_above_a_limit_are_those_of_all():
+    torch.manual_seed(0)
+    model = create_model("unet_tiny", num_mask_tokens=4).eval()
+    sparse, dense = model.prompt_encoder(points=(60 * torch.rand(3, 1, 2), torch.ones(3, 1)))
+    told = {
+        "image_embeddings": torch.randn(1, *dense.shape[1:]),
+        "image_pe": model.prompt_encoder.get_dense_pe(),
+        "sparse_prompt_embeddings": sparse,
+        "dense_prompt_embeddings": dense,
+    }
+    with torch.no_grad():
+        every, quality = model.mask_decoder(**told, multimask_output=True)
+        limit = float(quality.median())
+        masks, again = model.mask_decoder.masks_above(limit, **told)
+    assert 0 < len(masks) < quality.numel()
+    assert torch.equal(masks, every[quality > limit])
+    assert torch.equal(again, quality)

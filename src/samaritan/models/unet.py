@@ -173,6 +173,13 @@ class UNetDecoder(nn.Module):
         masks: Tensor = self.masks(self.enlarge(fine))
         return masks, self._quality(masks.detach(), fine.detach(), coarse.detach())
 
+    def masks_above(
+        self, limit: float, **embeddings: Tensor
+    ) -> tuple[Float[Tensor, "k ..."], Float[Tensor, "sets c"]]:
+        """As `MaskDecoder.masks_above`; here the masks come before their quality."""
+        masks, quality = self(**embeddings, multimask_output=True)
+        return masks[quality > limit], quality
+
     def _features(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Features on the grid, and those of the coarsest level."""
         kept = []
