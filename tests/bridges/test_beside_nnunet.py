@@ -108,7 +108,11 @@ def test_results_are_where_nnunet_has_them_and_say_what_was_followed(world) -> N
     assert "checkpoint_latest.pth" not in files
     summary = json.loads((folder / "fold_0/validation/summary.json").read_text("utf-8"))
     assert set(summary["mean"]) == {"1", "2"}
-    before = json.loads((world.root / "preprocessed" / SET / "nnUNetPlans.json").read_text("utf-8"))
+    facts = json.loads((folder / "fold_0/data.json").read_text("utf-8"))
+    planned = world.root / "preprocessed" / SET
+    fold = json.loads((planned / "splits_final.json").read_text("utf-8"))[0]
+    assert (facts["train"], facts["validate"]) == (fold["train"], fold["val"])
+    before = json.loads((planned / "nnUNetPlans.json").read_text("utf-8"))
     assert "samaritan" not in before["configurations"]["3d_fullres"]
 
 

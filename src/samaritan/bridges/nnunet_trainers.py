@@ -28,7 +28,7 @@ from samaritan.train.beginning import begin, build_model
 from samaritan.train.folder import RunFolder, write_json
 from samaritan.train.machine import Machine
 from samaritan.train.optim import build_optimizer
-from samaritan.train.patches import patch_work
+from samaritan.train.patches import facts_of_planned, patch_work
 from samaritan.train.sampling import generator
 
 if TYPE_CHECKING:
@@ -147,8 +147,8 @@ class RecipeTrainer(_Base):  # type: ignore[misc] # what nnU-Net has is known to
         run = recipe.run.model_copy(update={"ema": None})  # nnU-Net keeps one set of weights
         recipe = recipe.model_copy(update={"data": data, "run": run})
         folder = Path(self.preprocessed_dataset_folder_base)
-        planned = PlannedSet.open(folder, plans=self.plans_manager.plans_name)
-        self.recipe, work = patch_work(recipe, planned, from_init=False)
+        self.planned = PlannedSet.open(folder, plans=self.plans_manager.plans_name)
+        self.recipe, work = patch_work(recipe, self.planned, from_init=False)
         self.learn, self.preprocess, self.told = work.step, work.preprocess, work.extra
         self.folder = RunFolder(Path(self.output_folder))
         self._follow()
@@ -215,13 +215,14 @@ class RecipeTrainer(_Base):  # type: ignore[misc] # what nnU-Net has is known to
     # -- training ----------------------------------------------------------------------------------
 
     def on_train_start(self) -> None:
-        """Begin with the weights that the recipe names, unless a checkpoint was loaded."""
+        """Begin with the weights that the recipe names, unless a checkpoint was loaded; note the fold."""
         if not self.was_initialized:
             self.initialize()
             model, init = begin(self.recipe)
             self.network.model.load_state_dict(model.state_dict())
             write_json(self.folder.init, init or {})
         super().on_train_start()
+        write_json(self.folder.data, facts_of_planned(self.recipe, self.planned))
 
     def configure_rotation_dummyDA_mirroring_and_inital_patch_size(self) -> tuple[Any, ...]:
         """How patches are changed: as nnU-Net does, without reversing them where the recipe says so."""
