@@ -8,7 +8,6 @@ from torch import Tensor
 
 from samaritan.infer.frames import interpolation
 from samaritan.infer.mask_filters import IntArray
-from samaritan.products import linear
 
 Size = tuple[int, int]
 
@@ -43,8 +42,8 @@ class Enlarging:
         top, bottom, up, down = _span(self._row_reach, y0, y1)
         left, right, start, stop = _span(self._column_reach, x0, x1)
         near = logits[up:down, start:stop]
-        across = linear(self.columns[left:right, start:stop].contiguous(), near)
-        pixels = linear(across, self.rows[top:bottom, up:down].contiguous())
+        across = self.columns[left:right, start:stop] @ near.T
+        pixels = across @ self.rows[top:bottom, up:down].T
         return (top, left), pixels.T
 
 

@@ -174,7 +174,7 @@ class MaskDecoder(nn.Module):
         sparse = repeat_sets(sparse_prompt_embeddings, n)
         tokens = torch.cat([own.expand(n, -1, -1), sparse], dim=1)
         queries, keys = self.transformer(image, _tokens(image_pe), tokens)
-        return queries, keys.transpose(1, 2).unflatten(2, joined.shape[2:])
+        return queries, _from_tokens(keys, joined.shape[2:])
 
     def _attended(
         self, joined: Tensor, image_pe: Tensor, sparse: Tensor
@@ -182,6 +182,10 @@ class MaskDecoder(nn.Module):
         """`attend`, without gradients a few sets at a time; adapters may want to see all of them."""
         n = len(joined)
         sparse = repeat_sets(sparse, n)
+        if joined.stride(0) == 0:  # laid out as tokens are, once for all
+            joined = repeat_sets(
+                _from_tokens(_tokens(joined[:1]).contiguous(), joined.shape[2:]), n
+            )
         adapted = any(module._forward_hooks for module in self.transformer.modules())
         whole = adapted or torch.is_grad_enabled()
         limit = None if whole else _ELEMENTS_AT_ONCE.get(joined.device.type)
@@ -299,6 +303,10 @@ def _once(x: Tensor) -> Tensor:
 
 def _tokens(x: Float[Tensor, "n e *grid"]) -> Float[Tensor, "n k e"]:
     return x.flatten(2).transpose(1, 2)
+
+
+def _from_tokens(x: Float[Tensor, "n k e"], grid: Sequence[int]) -> Float[Tensor, "n e *grid"]:
+    return split(x.transpose(1, 2), 2, grid)
 
 
 def repeat_sets(x: Tensor, n: int) -> Tensor:
