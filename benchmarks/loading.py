@@ -4,7 +4,7 @@
 
 DATA is any source of pictures that `samaritan prepare check` knows; without it, pictures are computed. The
 batches are what training gets: decoded, augmented, normalised, collated. Packing (decoding and resizing once)
-is timed apart.
+is timed apart. The file of numbers has the seconds that one sample takes.
 """
 
 from __future__ import annotations
@@ -12,12 +12,16 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import tempfile
 import time
 from pathlib import Path
 
 import torch
 from torch.utils.data import DataLoader
+
+sys.path.insert(0, str(Path(__file__).parent))
+import measuring
 
 from samaritan.data import Manifest, SourceOptions, load_manifest
 from samaritan.data.augment import SamedAugment, heavy
@@ -81,31 +85,36 @@ def main() -> None:
     parser.add_argument("data", nargs="?", type=Path)
     parser.add_argument("--workers", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--seconds", type=float, default=4.0)
+    parser.add_argument("--threads", type=int, default=1, help="of each process")
+    parser.add_argument("--quick", action="store_true", help="few pictures: does it run?")
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
-    torch.set_num_threads(1)
+    if asked.quick:
+        asked.workers, asked.seconds = [0], 0.1
+    torch.set_num_threads(asked.threads)
+    report = measuring.machine(asked.threads) | {"cases": {}}
     with tempfile.TemporaryDirectory() as folder:
-        manifest = load_manifest(asked.data) if asked.data else computed(Path(folder))
+        manifest = (
+            load_manifest(asked.data)
+            if asked.data
+            else computed(Path(folder), 3 if asked.quick else 40)
+        )
         print(f"{len(manifest)} pictures, {os.cpu_count()} cores; samples per second")
         print(
             f"{'dataset':22} {'packing':>9} " + " ".join(f"{n:>4} workers" for n in asked.workers)
         )
-        rows = []
         for name, make in datasets(manifest):
             start = time.perf_counter()
             data = make()
             packing = len(data) / (time.perf_counter() - start)
             rates = [samples_per_second(data, n, asked.seconds) for n in asked.workers]
-            rows.append(
-                {
-                    "dataset": name,
-                    "packing": packing,
-                    "rates": dict(zip(asked.workers, rates, strict=True)),
-                }
-            )
+            report["cases"][f"a sample of {name}"] = {
+                f"samaritan, {n} workers": {"times_s": [1 / rate], "packing_s": 1 / packing}
+                for n, rate in zip(asked.workers, rates, strict=True)
+            }
             print(f"{name:22} {packing:9.0f} " + " ".join(f"{r:12.0f}" for r in rates), flush=True)
         if asked.json:
-            asked.json.write_text(json.dumps(rows, indent=1))
+            asked.json.write_text(json.dumps(report, indent=1) + "\n")
 
 
 if __name__ == "__main__":

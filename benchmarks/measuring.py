@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -39,12 +40,21 @@ def machine(threads: int) -> dict[str, Any]:
     """Where and on what the numbers were taken."""
     return {
         "torch": torch.__version__,
-        "processor": platform.processor() or platform.machine(),
+        "processor": processor(),
         "threads": threads,
         "load": psutil.getloadavg()[0],
         "matmul_gflops": matmul_rate(),
         "matmul_gflops_bfloat16": matmul_rate(torch.bfloat16),
     }
+
+
+def processor() -> str:
+    """The processor's own name, where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
 
 
 def matmul_rate(dtype: torch.dtype = torch.float32) -> float:
