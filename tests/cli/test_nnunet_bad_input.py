@@ -243,6 +243,17 @@ def test_a_damaged_preprocessed_case_is_told(capsys, planned, kind) -> None:
     refused(train(capsys, planned, "--fold", "all"), f"{ODD}.{kind}")
 
 
+def test_regions_are_refused_before_anything_is_measured(
+    capsys, raw, tmp_path, monkeypatch
+) -> None:
+    labels = {"background": 0, "both": [1, 2], "square": 2}
+    describe(raw, labels=labels, regions_class_order=[1, 2])
+    monkeypatch.chdir(tmp_path)
+    told = train(capsys, raw, "--fold", "0")
+    refused(told, "regions that overlap (both, square)", "unet_nnunet")
+    assert not (tmp_path / "preprocessed").exists()
+
+
 # -- a full disk, a kill ---------------------------------------------------------------------------------
 
 

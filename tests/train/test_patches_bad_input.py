@@ -41,7 +41,7 @@ REGIONS = {
 
 
 def test_regions_are_refused_by_mask_sam_and_learned_by_a_unet(tmp_path) -> None:
-    planned = planned_with(tmp_path, **REGIONS)
+    planned = planned_with(tmp_path, unet(), **REGIONS)
     with pytest.raises(ConfigError, match=r"regions that overlap \(both, square\).*unet_nnunet"):
         train(masks(), planned, tmp_path / "run", device="cpu")
     assert not (tmp_path / "run").exists()
@@ -50,7 +50,7 @@ def test_regions_are_refused_by_mask_sam_and_learned_by_a_unet(tmp_path) -> None
 
 
 def test_ignored_labels_are_refused_by_mask_sam_and_left_out_by_a_unet(tmp_path) -> None:
-    planned = planned_with(tmp_path, labels={"background": 0, "disc": 1, "ignore": 2})
+    planned = planned_with(tmp_path, unet(), labels={"background": 0, "disc": 1, "ignore": 2})
     with pytest.raises(ConfigError, match=r"ignored label \(2\)"):
         prepare(masks(), planned)
     work = prepare(unet(), planned)[1]

@@ -56,7 +56,7 @@ def open_planned(
         progress: called with (what, done, total).
 
     Raises:
-        ConfigError: if the folder is neither.
+        ConfigError: if the folder is neither, or the recipe cannot learn such labels.
         FileError: if something in it cannot be read.
     """
     data = recipe.data
@@ -65,6 +65,7 @@ def open_planned(
     if any(path.glob("*lans*.json")) or not (path / "imagesTr").is_dir():
         return PlannedSet.open(path, plans=data.plans)
     raw = RawSet.open(path, patient=data.patient)
+    check_labels(recipe, raw.labels, path)  # measuring takes long
     return make(
         raw,
         folder / raw.name if data.cache is None else Path(data.cache).expanduser(),
