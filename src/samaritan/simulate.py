@@ -82,13 +82,18 @@ def shift_boxes(boxes: Boxes, generator: torch.Generator, *, most: int = 5) -> B
 
 def random_points(masks: Masks, count: int, generator: torch.Generator) -> Coords:
     """Voxels drawn evenly from each mask, with replacement; from the whole grid if it is empty."""
-    flat = masks.flatten(1)
-    flat = flat | ~flat.any(dim=1, keepdim=True)
-    rank = flat.cumsum(dim=1)
+    lines = masks.flatten(1, -2)  # n lines voxels: counting in lines is quicker than one by one
+    lines = lines | ~lines.flatten(1).any(dim=1)[:, None, None]
+    counts = lines.sum(dim=2)
+    rank = counts.cumsum(dim=1)
     total = rank[:, -1:]
-    drawn = (_uniform((len(flat), count), flat, generator, torch.float64) * total).long()
-    place = torch.searchsorted(rank, torch.minimum(drawn, total - 1) + 1)
-    return _unravel(place, tuple(masks.shape[1:]))
+    drawn = (_uniform((len(masks), count), masks, generator, torch.float64) * total).long()
+    wanted = torch.minimum(drawn, total - 1) + 1
+    line = torch.searchsorted(rank, wanted)
+    within = wanted - (rank - counts).gather(1, line)
+    chosen = lines[torch.arange(len(masks), device=masks.device)[:, None], line].cumsum(dim=2)
+    place = torch.searchsorted(chosen, within[..., None])[..., 0]
+    return _unravel(line * masks.shape[-1] + place, tuple(masks.shape[1:]))
 
 
 def core_points(masks: Masks, count: int, generator: torch.Generator) -> Coords:
