@@ -7,14 +7,19 @@ are off by default.
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Iterator
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 Losses = dict[str, Tensor]
+
+_IN_CACHE = 2**17
+"""Numbers of one tensor that are worked on at one time on a CPU."""
 
 
 def samed_loss(
@@ -196,14 +201,48 @@ def dice_ce_loss(
     Returns:
         "total", "dice" and "ce".
     """
-    values, target = logits.float(), masks.to(torch.float32)
-    probs = values.sigmoid()
-    axes = tuple(range(2, probs.ndim))
-    both = (probs * target).sum(dim=axes)
-    whole = probs.square().sum(dim=axes) + target.square().sum(dim=axes)
-    dice = (1 - (2 * both + smooth) / (whole + smooth)).mean()
-    ce = F.binary_cross_entropy_with_logits(values, target)
+    dice, ce = _DiceAndCe.apply(logits.float(), masks, smooth)  # type: ignore[no-untyped-call]
     return {"total": dice_weight * dice + ce_weight * ce, "dice": dice, "ce": ce}
+
+
+class _DiceAndCe(torch.autograd.Function):
+    """Both parts of `dice_ce_loss`, piece by piece: volumes leave the processor's cache otherwise."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, masks: Tensor, smooth: float) -> tuple[Tensor, Tensor]:
+        sums = []
+        for values, target in _pieces(logits, masks):
+            probs, truth = values.sigmoid(), target.to(values.dtype)
+            ce = F.softplus(values).sum(dim=1) - (values * truth).sum(dim=1)
+            both, squares = (probs * truth).sum(dim=1), probs.square().sum(dim=1)
+            sums.append(torch.stack([ce, both, squares + truth.square().sum(dim=1)]))
+        ce, both, whole = torch.stack(sums).sum(dim=0)
+        above, below = 2 * both + smooth, whole + smooth
+        ctx.save_for_backward(logits, masks, above, below)
+        return (1 - above / below).mean(), ce.sum() / logits.numel()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, to_dice: Tensor, to_ce: Tensor) -> tuple[Tensor, None, None]:
+        logits, masks, above, below = ctx.saved_tensors
+        of_both = (-2 / below * to_dice / len(below))[:, None]
+        of_squares = (above / below.square() * to_dice / len(below))[:, None]
+        of_ce = to_ce / logits.numel()
+        found = []
+        for values, target in _pieces(logits, masks):
+            probs, truth = values.sigmoid(), target.to(values.dtype)
+            to_probs = 2 * of_squares * probs + of_both * truth
+            found.append(probs * (1 - probs) * to_probs + of_ce * (probs - truth))
+        return torch.cat(found, dim=1).view_as(logits), None, None
+
+
+def _pieces(logits: Tensor, masks: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Logits and masks "b m *grid" as rows of voxels, so many at a time as a processor's cache holds."""
+    size = _IN_CACHE if logits.device.type == "cpu" else logits.numel()
+    rows = logits.shape[0] * logits.shape[1]
+    values, target = logits.reshape(rows, -1), masks.reshape(rows, -1)
+    step = max(1, size // rows)
+    return zip(torch.split(values, step, 1), torch.split(target, step, 1), strict=True)
 
 
 def mask_losses(

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from samaritan.adapt.adapter import Adapter
 from samaritan.errors import ConfigError
+from samaritan.products import linear
 
 
 class Lora(Adapter):
@@ -91,17 +93,12 @@ class Lora(Adapter):
         )
 
     def forward(self, x: Tensor, output: Tensor) -> Tensor:
-        """Add the low-rank part."""
-        if not self.parts:
-            return output + self._change(x, "")
-        thirds = output.chunk(3, dim=-1)
-        return torch.cat(
-            [
-                third + self._change(x, part) if part in self.parts else third
-                for part, third in zip("qkv", thirds, strict=True)
-            ],
-            dim=-1,
-        )
+        """Add the low-rank part, into `output` itself: it is new, and large."""
+        parts = self.parts or ("",)
+        matrices = [matrix for part in parts for matrix in self.matrices(part)]
+        starts = [max(0, "qkv".find(part)) * self.width for part in parts]
+        out: Tensor = _Added.apply(output, x, self.scale, starts, *matrices)  # type: ignore[no-untyped-call]
+        return out
 
     @property
     def options(self) -> dict[str, Any]:
@@ -131,11 +128,51 @@ class Lora(Adapter):
         suffix = f"_{part}" if part else ""
         return self.get_parameter(f"a{suffix}"), self.get_parameter(f"b{suffix}")
 
-    def _change(self, x: Tensor, part: str) -> Tensor:
-        a, b = self.matrices(part)
-        change = F.linear(F.linear(x, a), b)
-        return change if self.scale == 1.0 else self.scale * change
-
     def extra_repr(self) -> str:
         """Options, for printing."""
         return ", ".join(f"{key}={value!r}" for key, value in self.options.items())
+
+
+class _Added(torch.autograd.Function):
+    """``output[..., start:] += scale * x A' B'`` for some A, B and starts, all A in one product."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, output: Tensor, x: Tensor, scale: float, starts: list[int], *matrices: Tensor
+    ) -> Tensor:
+        ctx.scale, ctx.starts = scale, starts
+        x = x.detach().to(output.dtype)
+        a, *b = _joined(matrices, output.dtype)
+        inner = linear(x.flatten(0, -2), a)
+        ctx.save_for_backward(x, inner, *matrices)
+        rows = output.view(-1, output.shape[-1])
+        for start, some, matrix in zip(
+            starts, torch.split(inner, len(matrices[0]), 1), b, strict=True
+        ):
+            rows[:, start : start + len(matrix)].addmm_(some, matrix.t(), alpha=scale)
+        ctx.mark_dirty(output)
+        return output
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+        x, inner, *matrices = ctx.saved_tensors
+        a, *b = _joined(matrices, grad.dtype)
+        rows, rank = grad.reshape(-1, grad.shape[-1]), len(matrices[0])
+        parts = [rows[:, s : s + len(m)] for s, m in zip(ctx.starts, b, strict=True)]
+        to_inner = ctx.scale * torch.cat(
+            [linear(p, m.t()) for p, m in zip(parts, b, strict=True)], dim=1
+        )
+        to_x = linear(to_inner, a.t()).view(x.shape) if ctx.needs_input_grad[1] else None
+        to_a = linear(to_inner.t(), x.flatten(0, -2).t())
+        inners = torch.split(inner, rank, 1)
+        to_b = [ctx.scale * linear(z.t(), p.t()).t() for z, p in zip(inners, parts, strict=True)]
+        pairs = (
+            matrix for pair in zip(torch.split(to_a, rank), to_b, strict=True) for matrix in pair
+        )
+        return grad, to_x, None, None, *pairs
+
+
+def _joined(matrices: Sequence[Tensor], dtype: torch.dtype) -> list[Tensor]:
+    """All A one below the other, then every B."""
+    return [m.detach().to(dtype) for m in (torch.cat(list(matrices[::2])), *matrices[1::2])]

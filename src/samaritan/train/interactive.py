@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import torch
@@ -16,10 +16,9 @@ from torch import Tensor
 from samaritan import simulate
 from samaritan.losses import sam_med2d_loss
 from samaritan.models.sam import Sam
+from samaritan.products import linear
 from samaritan.recipes.sections import Compat, Loss, Prompts
 from samaritan.train.steps import Batch, Step, StepLoss, mask_dice
-
-_MODES = {2: "bilinear", 3: "trilinear"}
 
 
 @dataclass(frozen=True)
@@ -38,9 +37,11 @@ class Answer:
     low_res: Tensor
     """Logits (n, 1, *low_res)."""
     logits: Tensor
-    """The same at the size of the image."""
+    """The same at the size of the image, computed from `start`."""
     iou: Tensor
     """Predicted quality (n, 1)."""
+    start: Tensor
+    """`low_res`, or its values with a graph of their own."""
 
 
 def interactive_step(prompts: Prompts, loss: Loss, compat: Compat) -> Step:
@@ -156,12 +157,28 @@ def _ask(
         best = iou.argmax(dim=1)
     rows = torch.arange(len(best), device=best.device)
     low_res, iou = low_res[rows, best][:, None], iou[rows, best][:, None]
-    return Answer(low_res, enlarged(low_res, size), iou)
+    return Answer(low_res, enlarged(low_res, size), iou, low_res)
 
 
 def enlarged(low_res: Tensor, size: tuple[int, ...]) -> Tensor:
-    """Logits at the size of the image, linearly."""
-    return F.interpolate(low_res.float(), size, mode=_MODES[len(size)], align_corners=False)
+    """Logits at the size of the image, linearly: axis by axis, which goes back faster than all at once."""
+    x = low_res.float()
+    with torch.autocast(x.device.type, enabled=False):
+        for axis, wanted in enumerate(size, start=2):
+            weights = _interpolation(x.shape[axis], wanted).to(x.device)
+            if axis == x.ndim - 1:
+                x = linear(x, weights)
+            else:
+                rest = x.shape[axis + 1 :]
+                x = (weights @ x.flatten(axis + 1)).reshape(*x.shape[:axis], wanted, *rest)
+    return x
+
+
+@lru_cache(maxsize=16)
+def _interpolation(given: int, wanted: int) -> Tensor:
+    """How much each given place counts at each wanted one, corners not aligned (wanted, given)."""
+    found: Tensor = F.interpolate(torch.eye(given)[None], wanted, mode="linear")[0].t().contiguous()
+    return found
 
 
 @torch.no_grad()

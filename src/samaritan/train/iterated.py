@@ -12,6 +12,7 @@ from samaritan import simulate
 from samaritan.losses import dice_ce_loss
 from samaritan.models.sam import Sam
 from samaritan.recipes.sections import At, Clicks, Compat, Loss
+from samaritan.train.at_once import apart, at_once
 from samaritan.train.interactive import Answer, Given, enlarged, own_order
 from samaritan.train.judging import Judge, Scores
 from samaritan.train.steps import Batch, Step, StepLoss, mask_dice
@@ -105,9 +106,10 @@ def answers(
         given = Given(points, boxes if turn not in alone else None, low_res)
         low_res, iou, joined = _ask(model, embeddings, given, size, feedback=clicks.feedback)
         embeddings = joined if joined is not None else embeddings
-        logits = enlarged(low_res, size) if low_res.shape[2:] != size else low_res
+        start = apart(low_res)
+        logits = enlarged(start, size) if low_res.shape[2:] != size else start
         predicted = logits.detach()[:, 0] > threshold
-        yield Answer(low_res, logits, iou)
+        yield Answer(low_res, logits, iou, start)
 
 
 def click(
@@ -196,7 +198,8 @@ def _loss(answer: Answer, masks: Tensor, loss: Loss) -> dict[str, Tensor]:
     parts = dice_ce_loss(
         answer.logits, masks[:, None], dice_weight=loss.dice, ce_weight=loss.cross_entropy
     )
-    found = {"total": parts["total"], "ce": parts["ce"], "dice_loss": parts["dice"]}
+    total = at_once(parts["total"], answer.start, answer.low_res)
+    found = {"total": total, "ce": parts["ce"], "dice_loss": parts["dice"]}
     if loss.iou:
         dice = mask_dice(answer.logits.detach()[:, 0] > 0, masks)
         wrong = (answer.iou.float()[:, 0] - dice / (2 - dice)).square().mean()

@@ -33,7 +33,10 @@ def build_optimizer(model: nn.Module, optim: Optim, compat: Compat) -> torch.opt
             groups, lr=optim.lr, momentum=optim.momentum, nesterov=optim.nesterov
         )
     kind = torch.optim.AdamW if optim.name == "adamw" else torch.optim.Adam
-    return kind(groups, lr=optim.lr, betas=optim.betas, eps=optim.eps)
+    fused = all(
+        p.device.type in ("cpu", "cuda") for p in model.parameters()
+    )  # one pass over memory
+    return kind(groups, lr=optim.lr, betas=optim.betas, eps=optim.eps, fused=fused)
 
 
 def hold_still(model: nn.Module, compat: Compat) -> None:
