@@ -127,21 +127,21 @@ class Answers:
         self.which = torch.from_numpy(nearest)
         quality = draws.uniform(0.88 - 0.3 * (1 - sure), 0.88 + 0.3 * sure, nearest.shape)
         self.quality = torch.from_numpy(quality).float()
-        self.done = 0
+        self.begin()
 
     def begin(self) -> None:
         """Start with the first click."""
-        self.done = 0
+        self.rows = slice(0, 0)
 
     def next(self, n: int) -> tuple[Tensor, Tensor]:
         """Masks and quality of the next clicks."""
-        rows = slice(self.done, self.done + n)
-        self.done += n
-        return self.shapes[self.which[rows]], self.quality[rows]
+        self.rows = slice(self.rows.stop, self.rows.stop + n)
+        return self.shapes[self.which[self.rows]], self.quality[self.rows]
 
-    def last(self) -> Tensor:
-        """The masks of the click before."""
-        return self.shapes[self.which[self.done - 1]][None]
+    def upscaled(self, limit: float) -> Tensor:
+        """Masks of the clicks just given, where one of the three has a greater quality."""
+        some = (self.quality[self.rows] > limit).any(dim=1)
+        return self.shapes[self.which[self.rows][some]]
 
 
 @dataclass
@@ -173,7 +173,7 @@ def samaritan(scene: Scene, precision: str = "float32") -> Callable[[], Ran]:
 
     def drawn(*given: Any) -> Tensor:
         masks_of(*given)
-        return scene.answers.last()
+        return scene.answers.upscaled(scene.options.pred_iou_thresh)
 
     def run() -> Ran:
         before = predictor.encoding_seconds
