@@ -272,7 +272,7 @@ def test_published_oddities_are_switches() -> None:
 def test_masks_as_fine_as_the_image_are_not_enlarged() -> None:
     found, seen, masks = conversation(Clicks(count=(2, 2)), name="neurosam3d_tiny")
     assert seen[1][2].shape[2:] == masks.shape[1:]
-    assert found[0].logits is found[0].low_res
+    assert torch.equal(found[0].logits, found[0].low_res)
 
 
 def test_low_resolution_answers_are_enlarged_linearly() -> None:
