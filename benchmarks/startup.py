@@ -118,6 +118,7 @@ def measure(
     traced = [sys.executable, "-c", STEPS, str(image), str(mask), model, *box.split(",")]
     done = subprocess.run(traced, check=True, capture_output=True, text=True, env=environment)
     rows["samaritan"]["steps_s"] = json.loads(done.stdout)
+    rows["samaritan"]["of"] = "import torch"
     for row in rows.values():
         row["ratio"] = measuring.median_ratio(row["times_s"], rows["import torch"]["times_s"])
     return rows

@@ -9,6 +9,7 @@ from __future__ import annotations
 import typer
 
 from samaritan.cli import (
+    bench,
     demo,
     doctor,
     evaluate,
@@ -36,6 +37,7 @@ app.command("predict")(predict.predict)
 app.command("evaluate")(evaluate.evaluate)
 app.command("info")(info.info)
 app.command("doctor")(doctor.doctor)
+app.command("bench")(bench.bench)
 app.command("phantom")(phantom.make_phantom)
 app.add_typer(models.app, name="models")
 app.add_typer(prepare.app, name="prepare")

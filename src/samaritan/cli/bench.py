@@ -1,0 +1,148 @@
+"""`samaritan bench`: run the benchmarks of a checkout; what they measured becomes a table and a plot."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from samaritan.cli.bench_results import Results
+
+
+@dataclass(frozen=True)
+class Program:
+    """One benchmark: a script that answers one question."""
+
+    path: Path
+    question: str
+    knows_quick: bool
+
+
+def bench(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Which benchmarks; all where none is named.")
+    ] = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Folder for table, plot and all numbers.")
+    ] = Path("bench"),
+    quick: Annotated[
+        bool,
+        typer.Option("--quick", help="Tiny models, one round: does everything run? No figures."),
+    ] = False,
+    threads: Annotated[
+        int | None, typer.Option(help="Threads of each; else as each chooses.", min=1)
+    ] = None,
+    scripts: Annotated[
+        Path | None, typer.Option(help="The folder benchmarks/ of a checkout, if it is elsewhere.")
+    ] = None,
+    show: Annotated[bool, typer.Option("--list", help="List the benchmarks, run none.")] = False,
+) -> None:
+    """Time Samaritan beside the alternatives on this machine.
+
+    Each benchmark is a script in benchmarks/ of a checkout, and runs in a process of its own, one after the
+    other. The folder gets bench.md, bench.png, and of each benchmark all numbers (NAME.json) and what it
+    printed (NAME.txt). The exit code is 1 if one failed; the others are told all the same.
+    """
+    from samaritan.cli.bench_plot import plot
+    from samaritan.cli.bench_results import markdown
+
+    programs = chosen(find_programs(scripts), names or [], quick=quick)
+    if show:
+        for name, program in programs.items():
+            typer.echo(f"{name:12} {program.question}")
+        return
+    output.mkdir(parents=True, exist_ok=True)
+    results, failed = run(programs, output, quick=quick, threads=threads)
+    page = markdown(results, failed)
+    (output / "bench.md").write_text(page, "utf-8")
+    plot(results, output / "bench.png")
+    typer.echo(page)
+    if failed:
+        raise typer.Exit(1)
+
+
+def find_programs(folder: Path | None) -> dict[str, Program]:
+    """Find the scripts that write what they measured.
+
+    Raises:
+        FileError: if there is no such folder, as where the package was installed without its repository.
+    """
+    from samaritan.errors import FileError
+
+    place = Path(__file__).resolve().parents[3] / "benchmarks" if folder is None else folder
+    if not (place / "measuring.py").is_file():
+        raise FileError(
+            f"there are no benchmarks at {place}: they are a part of the repository, not of the installed "
+            "package. Clone the repository and run `samaritan bench` of its .venv, or say where its folder "
+            "benchmarks is with --scripts FOLDER"
+        )
+    found = {}
+    for path in sorted(place.glob("*.py")):
+        text = path.read_text("utf-8")
+        if '"--json"' in text:
+            question = (ast.get_docstring(ast.parse(text)) or "").split("\n")[0]
+            found[path.stem] = Program(path, question, '"--quick"' in text)
+    return found
+
+
+def chosen(programs: dict[str, Program], names: list[str], *, quick: bool) -> dict[str, Program]:
+    """Take those that were named, or all.
+
+    Raises:
+        ConfigError: if a name is not known, or a benchmark has no quick way.
+    """
+    from samaritan.errors import ConfigError
+
+    unknown = [name for name in names if name not in programs]
+    if unknown:
+        raise ConfigError(
+            f"there is no benchmark {', '.join(map(repr, unknown))}; known: {', '.join(programs)}"
+        )
+    slow = [name for name in names if not programs[name].knows_quick]
+    if quick and slow:
+        raise ConfigError(f"{', '.join(slow)} cannot run with --quick: leave it out")
+    wanted = names or list(programs)
+    return {name: programs[name] for name in wanted if programs[name].knows_quick or not quick}
+
+
+def run(
+    programs: dict[str, Program], output: Path, *, quick: bool, threads: int | None
+) -> tuple[list[Results], dict[str, str]]:
+    """Run benchmarks one after the other; also why some of them failed."""
+    from samaritan.cli.bench_results import read_results
+    from samaritan.cli.console import bars
+    from samaritan.errors import FileError
+
+    results, failed = [], {}
+    more = ["--quick"] * quick + ([] if threads is None else ["--threads", str(threads)])
+    with bars() as report:
+        for count, (name, program) in enumerate(programs.items()):
+            report(name, count, len(programs))
+            json, text = output / f"{name}.json", output / f"{name}.txt"
+            json.unlink(missing_ok=True)
+            with text.open("w", encoding="utf-8") as log:
+                done = subprocess.run(
+                    [sys.executable, str(program.path), "--json", str(json), *more],
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    check=False,
+                )
+            if done.returncode:
+                failed[name] = _last_line(text) or f"exit status {done.returncode}"
+                continue
+            try:
+                results.append(read_results(json))
+            except FileError as error:
+                failed[name] = str(error)
+    return results, failed
+
+
+def _last_line(path: Path) -> str:
+    lines = path.read_text("utf-8", errors="replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")
