@@ -237,6 +237,8 @@ def _devices(torch: Any, problems: list[Problem]) -> tuple[str, tuple[Device, ..
 def _precision(torch: Any, device: str) -> tuple[str, str]:
     """Say which precision "auto" means here, and why."""
     from samaritan.infer.engine import resolve_precision
+    from samaritan.models import get_config
+    from samaritan.models.packed import suits_bfloat16
 
     name = str(resolve_precision("auto", torch.device(device))).removeprefix("torch.")
     if device == "cuda":
@@ -245,8 +247,10 @@ def _precision(torch: Any, device: str) -> tuple[str, str]:
     if device == "mps":
         return name, "float32 is the precision that gives the published numbers on this device"
     ratio = _bfloat16_speed(torch)
-    told = f"bfloat16 would be {ratio:.1f} times as fast here (measured on one matrix product)"
-    return name, f"on processors float32 gives the published numbers; {told}"
+    measured = f"bfloat16 is {ratio:.1f} times as fast here (measured on one matrix product)"
+    if suits_bfloat16(get_config("sam_vit_b")):
+        return name, f"but bfloat16 in image encoders as large as SAM's: {measured}"
+    return name, f"this processor has no instructions for bfloat16: {measured}"
 
 
 def _bfloat16_speed(torch: Any, size: int = 384) -> float:

@@ -112,7 +112,7 @@ def class_names(predictor: Predictor | VolumeLabeller) -> dict[int, str]:
 def _logits(predictor: Predictor, images: Tensor) -> Float[Tensor, "b classes *low"]:
     """Logits of every class, background first, float32 on the model's device."""
     with predictor.running():
-        output = Sam.forward(predictor.model, images.to(predictor.device), multimask_output=True)
+        output = Sam.forward(predictor.working, images.to(predictor.device), multimask_output=True)
     return output.low_res_logits.float()
 
 

@@ -23,6 +23,7 @@ from samaritan.geometry import FloatArray, Grid
 from samaritan.infer.cache import ByteCache
 from samaritan.models import ClassSam, MaskSam, Sam
 from samaritan.models.config import SamConfig
+from samaritan.models.packed import suits_bfloat16, with_packed_encoder
 from samaritan.transforms import Preprocess, default_preprocess, neurosam3d_windows
 from samaritan.volume import Volume
 
@@ -96,12 +97,30 @@ class Engine:
                 f"model {config.name!r} sees {config.ndim} axes, but the preprocessing "
                 f"{self.preprocess.kind!r} makes frames of {self.preprocess.n_axes}"
             )
-        self.dtype = resolve_precision(precision, self.device)
+        self.dtype = resolve_precision(precision, self.device, config)
+        self._packs = (
+            self.device.type == "cpu" and self.dtype == torch.bfloat16 and suits_bfloat16(config)
+        )
         self.progress: Progress = progress or (lambda what, done, total: None)
         self.encoding_seconds = 0.0  # what making and encoding frames took so far
+        self._packed: tuple[object, Sam] | None = None
         self._cache: ByteCache[Embedded] = ByteCache(
             cache_bytes, lambda e: e.features.numel() * e.features.element_size()
         )
+
+    @property
+    def working(self) -> Sam:
+        """The model as inference runs it: on processors bfloat16 is for the image encoder alone.
+
+        Made anew where weights were changed in the meantime.
+        """
+        if not self._packs:
+            return self.model
+        parts = self.model.image_encoder.parameters()
+        stamp = (self.model.config, *((id(p), p._version) for p in parts))
+        if self._packed is None or self._packed[0] != stamp:
+            self._packed = stamp, with_packed_encoder(self.model)
+        return self._packed[1]
 
     @cached_property
     def _positions(self) -> Tensor:
@@ -147,7 +166,7 @@ class Engine:
             frame = self.preprocess.frame(image.volume, key, statistics)
             logger.debug("encode frame %s on %s", key, self.device)
             with self.running():
-                features = self.model.image_encoder(frame.tensor.to(self.device)).float()
+                features = self.working.image_encoder(frame.tensor.to(self.device)).float()
             if self.device.type == "cuda":
                 torch.cuda.synchronize(self.device)
             self.encoding_seconds += time.perf_counter() - start
@@ -264,8 +283,8 @@ class Engine:
 
     @contextlib.contextmanager
     def running(self) -> Iterator[None]:
-        """Run the model as inference does: no gradients, in the chosen precision."""
-        mixed = self.dtype != torch.float32
+        """Run the model as inference does: no gradients, in the chosen precision (see `working`)."""
+        mixed = self.dtype != torch.float32 and not self._packs
         with (
             torch.inference_mode(),
             torch.autocast(self.device.type, dtype=self.dtype, enabled=mixed),
@@ -309,14 +328,22 @@ def resolve_device(device: str | torch.device | None) -> torch.device:
     return chosen
 
 
-def resolve_precision(precision: Precision, device: torch.device) -> torch.dtype:
-    """Turn "auto" into a type for a device: bfloat16 where CUDA has it, float32 elsewhere.
+def resolve_precision(
+    precision: Precision, device: torch.device, config: SamConfig | None = None
+) -> torch.dtype:
+    """Turn "auto" into the fastest type that keeps masks, for a device and a model.
+
+    That is bfloat16 where CUDA has it, and on processors that have it for models whose image encoder is as
+    large as SAM's (see `samaritan.models.packed`); float32 elsewhere.
 
     Raises:
         ConfigError: if the word is not known.
     """
     if precision == "auto":
-        fast = device.type == "cuda" and torch.cuda.is_bf16_supported()
+        if device.type == "cuda":
+            fast = torch.cuda.is_bf16_supported()
+        else:
+            fast = device.type == "cpu" and config is not None and suits_bfloat16(config)
         return torch.bfloat16 if fast else torch.float32
     known = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
     if precision not in known:

@@ -25,7 +25,8 @@ class Predictor(Engine):
         model: from `create_model` or `load_model`.
         preprocess: the chain that the weights were trained with; None: the published one.
         device: such as "cpu" or "cuda:0"; None: the best there is.
-        precision: "auto" is bfloat16 on CUDA devices that have it, and float32 elsewhere.
+        precision: "auto" is the fastest that keeps masks: bfloat16 on CUDA devices that have it, and on
+            processors that have it for image encoders as large as SAM's; float32 elsewhere.
         cache_bytes: memory bound of the kept embeddings.
         progress: called with (what, done, total) while something takes long.
 

@@ -21,6 +21,9 @@ CONV_TRANSPOSE: dict[int, type[nn.ConvTranspose2d] | type[nn.ConvTranspose3d]] =
 }
 """Transposed convolution by number of axes."""
 
+_TOKENS_AT_ONCE = 1024
+"""Tokens that go through an MLP together where nothing learns."""
+
 
 class ChannelNorm(nn.Module):
     """Layer norm over the channels of a channels-first tensor, at every position by itself."""
@@ -51,7 +54,14 @@ class TwoLayerMLP(nn.Module):
         self.activation = activation
 
     def forward(self, x: Float[Tensor, "*n c"]) -> Float[Tensor, "*n c"]:
-        """Apply to the last axis."""
+        """Apply to the last axis; for inference in parts, whose hidden numbers stay in the cache."""
+        few = x.numel() <= _TOKENS_AT_ONCE * x.shape[-1]
+        if few or torch.is_grad_enabled() or x.device.type != "cpu":
+            return self._apply_to(x)
+        parts = torch.split(x.flatten(0, -2), _TOKENS_AT_ONCE)
+        return torch.cat([self._apply_to(part) for part in parts]).reshape(*x.shape[:-1], -1)
+
+    def _apply_to(self, x: Float[Tensor, "*n c"]) -> Float[Tensor, "*n c"]:
         out: Tensor = self.lin2(self.activation(self.lin1(x)))
         return out
 

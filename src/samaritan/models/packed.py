@@ -1,0 +1,89 @@
+"""A model whose image encoder computes in bfloat16 on a processor, for inference alone.
+
+Weights of linear layers are converted and laid out as the processor's matrix product wants them, once and not
+at every image, and the activation between two layers is part of the first one's product. Prompts and decoder,
+which cost little and draw the mask, stay as they are.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from samaritan.models.config import SamConfig
+from samaritan.models.layers import TwoLayerMLP
+
+LEAST_WIDTH = 384
+"""Channels of an image encoder from which on bfloat16 is worth its rounding."""
+
+
+def suits_bfloat16(config: SamConfig) -> bool:
+    """Whether a model's image encoder is a transformer of this kind, and this processor has bfloat16.
+
+    Without instructions for it (AVX-512 BF16, AMX) bfloat16 is no faster than float32.
+    """
+    large = config.backbone == "vit" and config.width >= LEAST_WIDTH and config.mask_classes is None
+    able = torch.cpu.get_capabilities()
+    return large and any(able.get(name) for name in ("avx512_bf16", "amx_bf16"))
+
+
+def with_packed_encoder(model: nn.Module) -> Any:
+    """A model that shares all with the given one but its image encoder, a packed copy of that."""
+    other = copy.copy(model)
+    other._modules = {**model._modules, "image_encoder": PackedEncoder(model.image_encoder)}  # type: ignore[arg-type]
+    return other
+
+
+class PackedEncoder(nn.Module):
+    """An image encoder with its linear layers packed; all other parameters are shared."""
+
+    def __init__(self, encoder: nn.Module) -> None:
+        super().__init__()
+        shared = {id(t): t for t in (*encoder.parameters(), *encoder.buffers())}
+        self.encoder = copy.deepcopy(encoder, shared)
+        for module in list(self.encoder.modules()):
+            for name, layer in list(module.named_children()):
+                if isinstance(layer, nn.Linear):
+                    setattr(module, name, _packed(layer, module, name))
+
+    def forward(self, x: Float[Tensor, "b c *size"]) -> Float[Tensor, "b e *grid"]:
+        """The image embedding, float32."""
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            embedding: Tensor = self.encoder(x)
+        return embedding.float()
+
+
+class PackedLinear(nn.Module):
+    """A linear layer in bfloat16, and GELU of what it gives where that is asked for."""
+
+    def __init__(self, layer: nn.Linear, *, gelu: bool = False) -> None:
+        super().__init__()
+        self.out_features = layer.out_features
+        self.activation = "gelu" if gelu else "none"
+        weight = layer.weight.detach().bfloat16()
+        self.packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, None)
+        self.bias = None if layer.bias is None else layer.bias.detach().bfloat16()
+
+    def forward(self, x: Float[Tensor, "*n i"]) -> Float[Tensor, "*n o"]:
+        """Apply to the last axis."""
+        out: Tensor = torch.ops.mkldnn._linear_pointwise(
+            x.bfloat16().flatten(0, -2), self.packed, self.bias, self.activation, [], "none"
+        )
+        return out.reshape(*x.shape[:-1], self.out_features)
+
+
+def _packed(layer: nn.Linear, owner: nn.Module, name: str) -> PackedLinear:
+    """Pack one layer, with what hangs beside it; an MLP's activation goes into its first layer."""
+    first = isinstance(owner, TwoLayerMLP) and name == "lin1" and owner.activation is F.gelu
+    new = PackedLinear(layer, gelu=first and not layer._forward_hooks)
+    new._forward_hooks = layer._forward_hooks
+    for seam, adapters in layer.named_children():
+        new.add_module(seam, adapters)
+    if new.activation == "gelu":
+        owner.activation = nn.Identity()
+    return new
