@@ -39,11 +39,26 @@ def decode(
     n, grid = len(points), features.shape[2:]
     known = torch.stack([w[f"prompt_encoder.point_embeddings.{k}.weight"][0] for k in (0, 1)])
     code = positions(w, (points + 0.5) / size) + known[labels.long()]
-    own = torch.cat([w["mask_decoder.iou_token.weight"], w["mask_decoder.mask_tokens.weight"]])
     padding = w["prompt_encoder.not_a_point_embed.weight"]
-    tokens = torch.cat([own.expand(n, -1, -1), code, padding.expand(n, 1, -1)], dim=1)
-    image_pe = positions(w, cells(grid)).flatten(0, -2)[None].repeat(n, 1, 1)
+    sparse = torch.cat([code, padding.expand(n, 1, -1)], dim=1)
     image = features.repeat_interleave(n, dim=0) + dense(w, mask, grid).repeat_interleave(n, dim=0)
+    masks, quality = masks_of(w, image, sparse, heads)
+    chosen = slice(1, None) if multimask else slice(0, 1)
+    return masks[:, chosen], quality[:, chosen]
+
+
+def masks_of(
+    w: Weights, image: Tensor, sparse: Tensor, heads: int = 8, *, swapped: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Masks of every mask token and their quality, for image and dense prompt joined (n, c, *grid).
+
+    `swapped`: the first two axes of a volume's grid change places in its position code, as published.
+    """
+    n, grid = len(image), image.shape[2:]
+    own = torch.cat([w["mask_decoder.iou_token.weight"], w["mask_decoder.mask_tokens.weight"]])
+    tokens = torch.cat([own.expand(n, -1, -1), sparse], dim=1)
+    where = cells(grid)[..., [1, 0, 2]] if swapped else cells(grid)
+    image_pe = positions(w, where).flatten(0, -2)[None].repeat(n, 1, 1)
     keys = image.flatten(2).transpose(1, 2)
     queries, keys = transformer(w, tokens, keys, image_pe, heads)
     x = keys.transpose(1, 2).reshape(n, -1, *grid)
@@ -52,16 +67,15 @@ def decode(
     x = transposed(x, w[f"{up}.0.weight"], w[f"{up}.0.bias"], stride=2)
     x = F.gelu(channel_norm(x, w[f"{up}.1.weight"], w[f"{up}.1.bias"]))
     x = F.gelu(transposed(x, w[f"{up}.3.weight"], w[f"{up}.3.bias"], stride=2))
-    heads_of = [hyper(w, i, queries[:, 1 + i]) for i in range(4)]
-    masks = (torch.stack(heads_of, dim=1) @ x.flatten(2)).view(n, 4, *x.shape[2:])
+    heads_of = [hyper(w, i, queries[:, 1 + i]) for i in range(len(own) - 1)]
+    masks = (torch.stack(heads_of, dim=1) @ x.flatten(2)).view(n, -1, *x.shape[2:])
     quality = queries[:, 0]
     for layer in range(3):
         name = f"mask_decoder.iou_prediction_head.layers.{layer}"
         quality = F.linear(
             quality if layer == 0 else F.relu(quality), w[f"{name}.weight"], w[f"{name}.bias"]
         )
-    chosen = slice(1, None) if multimask else slice(0, 1)
-    return masks[:, chosen], quality[:, chosen]
+    return masks, quality
 
 
 def cells(grid: Sequence[int]) -> Tensor:

@@ -26,7 +26,8 @@ def samed(w: Weights, config: SamConfig, images: Tensor, labels: Tensor) -> Tens
     features = plain.encode(w, config, images)
     dense = w["prompt_encoder.no_mask_embed.weight"].reshape(1, -1, 1, 1)
     sparse = features.new_zeros(len(images), 0, features.shape[1])
-    logits, _ = plain_decoder.masks_of(w, features + dense, sparse, swapped=True)
+    heads = config.decoder_heads
+    logits, _ = plain_decoder.masks_of(w, features + dense, sparse, heads)
     ce = F.cross_entropy(logits, labels)
     probs, classes = logits.softmax(dim=1), logits.shape[1]
     target = torch.stack([labels == i for i in range(classes)], dim=1).float()
@@ -53,26 +54,28 @@ def sammed3d(
     count = clicks.count[1]
     alone = turns_of_masks_alone(clicks, count, generator)
     features = plain.encode(w, config, images)
-    low_res = features.new_zeros(len(masks), 1, 32, 32, 32)
+    low_res = features.new_zeros(len(masks), 1, *config.low_res_size)
     predicted = torch.zeros_like(masks)
     total = torch.zeros(())
     for turn in range(count):
         sparse = features.new_zeros(len(masks), 0, features.shape[1])
         if turn not in alone:
-            sparse = points(w, *click(predicted, masks, clicks.at, generator))
-        image = features + plain_decoder.dense(w, low_res)
-        low_res = plain_decoder.masks_of(w, image, sparse, swapped=True)[0][:, :1]
+            given = click(predicted, masks, clicks.at, generator)
+            sparse = points(w, *given, config.image_size[0])
+        image = features + plain_decoder.dense(w, low_res, features.shape[2:])
+        heads = config.decoder_heads
+        low_res = plain_decoder.masks_of(w, image, sparse, heads, swapped=True)[0][:, :1]
         logits = F.interpolate(low_res, masks.shape[1:], mode="trilinear", align_corners=False)
         total = total + dice_ce(logits, masks[:, None].float())
         predicted = (logits > 0)[:, 0]
     return total
 
 
-def points(w: Weights, coords: Tensor, labels: Tensor) -> Tensor:
-    """Tokens of clicks (n, p, 3) with labels (n, p), and one that is no point."""
+def points(w: Weights, coords: Tensor, labels: Tensor, side: int) -> Tensor:
+    """Tokens of clicks (n, p, 3) with labels (n, p) in a cube of a side, and one that is no point."""
     name = "prompt_encoder.{}.weight".format
     nothing = w[name("not_a_point_embed")]
-    code = plain_decoder.positions(w, (coords + 0.5) / 128)
+    code = plain_decoder.positions(w, (coords + 0.5) / side)
     negative, positive = (w[name(f"point_embeddings.{i}")] for i in (0, 1))
     code = code + torch.where(labels[..., None] == 1, positive, negative)
     code = torch.where(labels[..., None] == -1, nothing, code)
