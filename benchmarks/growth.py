@@ -162,7 +162,7 @@ def encoding(name: str, side: int, count: int) -> Callable[[], Any]:
 
     def work() -> None:
         with predictor.running():
-            predictor.model.image_encoder(image)
+            predictor.working.image_encoder(image)
 
     return work
 

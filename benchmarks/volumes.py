@@ -5,7 +5,8 @@
 "samaritan, file to file" reads a packed NIfTI file of 512 x 512 slices, normalises, encodes and decodes
 slices in batches, finds the class of every voxel and writes the label map on the scan's grid. "encoding
 alone" is the image encoder on the same slices, in the same batches and precision, with nothing before and
-nothing after. Both take their turns, round after round. What each step takes alone is told as well. The
+nothing after. Both take their turns, round after round. What each step takes alone is told as well. With
+`--once` there is one run from file to file, and encoding is what the encoder took in it: for many slices. The
 weights are random.
 """
 
@@ -61,6 +62,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--batch", type=int, default=8, help="slices that go through it together")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--rounds", type=int, default=3, help="rounds that count")
+    parser.add_argument("--once", action="store_true", help="one run, encoding timed within it")
     parser.add_argument("--threads", type=int, default=min(2, torch.get_num_threads()))
     parser.add_argument(
         "--quick", action="store_true", help="a tiny model, one round: does it run?"
@@ -93,15 +95,18 @@ def measure(predictor: Predictor, options: argparse.Namespace, folder: Path) -> 
     source, target = folder / "scan.nii.gz", folder / "labels.nii.gz"
     volume = scan(options.slices)
     write(volume, source)
-    batches = list(frames(predictor, volume, options.batch))
 
     def whole() -> None:
         write(classes.predict_labels(predictor, read(source), batch_size=options.batch), target)
 
+    if options.once:
+        return measured_once(predictor, whole)
+    batches = list(frames(predictor, volume, options.batch))
+
     def encoding() -> None:
         for batch in batches:
             with predictor.running():
-                predictor.model.image_encoder(batch)
+                predictor.working.image_encoder(batch)
 
     works = {"samaritan, file to file": whole, "encoding alone": encoding}
     encoding()  # warms up
@@ -118,6 +123,31 @@ def measure(predictor: Predictor, options: argparse.Namespace, folder: Path) -> 
         rows[name]["peak_mib"] = peak() / 2**20
     rows["samaritan, file to file"]["steps_s"] = steps(predictor, options, source, target)
     return rows
+
+
+def measured_once(predictor: Predictor, whole: Callable[[], None]) -> dict[str, Any]:
+    """Times of one run as a whole and of the encoder in it."""
+    starts: list[float] = []
+    ends: list[float] = []
+    encoder = predictor.working.image_encoder
+    encoder.register_forward_pre_hook(lambda *_: starts.append(time.perf_counter()))
+    encoder.register_forward_hook(lambda *_: ends.append(time.perf_counter()))
+    with measuring.sampled_memory() as peak:
+        start = time.perf_counter()
+        whole()
+        seconds = time.perf_counter() - start
+        held = peak() / 2**20
+    within = sum(ends) - sum(starts)
+    row = {
+        "times_s": [seconds],
+        "peak_mib": held,
+        "ratio": seconds / within,
+        "of": "encoding in it",
+    }
+    return {
+        "samaritan, file to file": row,
+        "encoding in it": {"times_s": [within], "ratio": 1.0, "peak_mib": held},
+    }
 
 
 def frames(predictor: Predictor, volume: Volume, size: int) -> Any:
@@ -157,11 +187,11 @@ def steps(
 
 def encoded(predictor: Predictor, batch: Tensor) -> Tensor:
     with predictor.running():
-        return predictor.model.image_encoder(batch)
+        return predictor.working.image_encoder(batch)
 
 
 def decoded(predictor: Predictor, features: Tensor) -> Tensor:
-    model = predictor.model
+    model = predictor.working
     with predictor.running():
         sparse, dense = model.prompt_encoder(None, None, None)
         logits, _ = model.mask_decoder(
@@ -183,8 +213,10 @@ def show(name: str, rows: dict[str, Any], slices: int) -> None:
         print(
             f"{who:28}{statistics.median(times):10.2f}{spread:>16}{row['ratio']:12.3f}{row['peak_mib']:10.0f}"
         )
-    print("\neach step alone, milliseconds a slice")
-    for step, seconds in rows["samaritan, file to file"]["steps_s"].items():
+    steps_s = rows["samaritan, file to file"].get("steps_s", {})
+    if steps_s:
+        print("\neach step alone, milliseconds a slice")
+    for step, seconds in steps_s.items():
         print(f"  {step:26}{1000 * seconds / slices:8.1f}")
 
 
