@@ -71,3 +71,11 @@ def test_layer_can_be_exported_as_a_graph() -> None:
     graph = torch.export.export(layer, (x,))
     assert "mkldnn" not in str(graph)
     assert torch.allclose(graph.module()(x), layer(x), atol=1e-4)
+
+
+def test_layer_gives_a_tensor_of_its_own_that_may_be_added_into() -> None:
+    layer = Linear(INS, OUTS)
+    out = layer(torch.randn(2, ROWS // 2, INS, requires_grad=True))
+    assert not out._is_view()
+    out.add_(1).sum().backward()
+    assert torch.equal(layer.bias.grad, torch.full((OUTS,), float(ROWS)))

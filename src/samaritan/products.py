@@ -62,7 +62,11 @@ class _Linear(torch.autograd.Function):
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")
+    rows = x.reshape(-1, x.shape[-1])
+    flat: Tensor = torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "none", [], "")
+    out: Tensor = torch.ops.aten._unsafe_view(
+        flat, [*x.shape[:-1], len(weight)]
+    )  # may be added into
     return out
 
 
