@@ -6,13 +6,13 @@ the darkest and the brightest voxel of the first frame that it saw.
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from samaritan.models import Sam
+from samaritan.models.config import SamConfig
 
 
 class BrightnessOracle(Sam):
@@ -20,13 +20,18 @@ class BrightnessOracle(Sam):
 
     def __init__(self, size: tuple[int, ...], *, channels: int = 1, boxes: bool = True) -> None:
         nn.Module.__init__(self)
-        self.config: Any = SimpleNamespace(
+        self.config = SamConfig(
             name="oracle",
             ndim=len(size),
-            image_size=size,
             in_channels=channels,
+            image_size=size,
+            patch_size=(1,) * len(size),
+            width=4,
+            depth=1,
+            heads=1,
+            global_blocks=(0,),
+            window_size=1,
             num_point_embeddings=4 if boxes else 2,
-            low_res_size=size,
         )
         self.prompts: list[dict[str, Any]] = []
         self.encoded = 0

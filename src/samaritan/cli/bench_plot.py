@@ -57,7 +57,7 @@ def _lines(axes: Axes, growth: Sequence[Growth]) -> None:
     """Seconds against size, both as multiples of the smallest, beside what is linear."""
     from matplotlib import colormaps
 
-    axes.set_prop_cycle(color=colormaps["tab20"].colors)
+    axes.set_prop_cycle(color=colormaps["tab20"](range(20)))
     for found in growth:
         sizes = [n / found.sizes[0] for n in found.sizes]
         times = [t / found.times_s[0] for t in found.times_s]

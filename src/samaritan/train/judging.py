@@ -143,4 +143,4 @@ def _answer(
     )
     rows, best = torch.arange(len(iou), device=iou.device), iou.argmax(dim=1)
     low_res = low_res[rows, best][:, None]
-    return Answer(low_res, enlarged(low_res, size), iou[rows, best][:, None])
+    return Answer(low_res, enlarged(low_res, size), iou[rows, best][:, None], start=low_res)
