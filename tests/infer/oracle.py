@@ -15,12 +15,19 @@ from samaritan.models import Sam
 from samaritan.models.config import SamConfig
 
 
+class OracleConfig(SamConfig):
+    """A configuration whose fields tests may change, and whose masks are as fine as is asked for."""
+
+    low_res_size: Any = ()
+    __setattr__ = object.__setattr__
+
+
 class BrightnessOracle(Sam):
     """Logits are the input times ten; remembers the prompts that it was given."""
 
     def __init__(self, size: tuple[int, ...], *, channels: int = 1, boxes: bool = True) -> None:
         nn.Module.__init__(self)
-        self.config = SamConfig(
+        self.config = OracleConfig(
             name="oracle",
             ndim=len(size),
             in_channels=channels,
@@ -33,6 +40,7 @@ class BrightnessOracle(Sam):
             window_size=1,
             num_point_embeddings=4 if boxes else 2,
         )
+        self.config.low_res_size = size
         self.prompts: list[dict[str, Any]] = []
         self.encoded = 0
         self.middle: Tensor | None = None

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from samaritan.assembly import create_model
 from samaritan.checkpoints import load_weights
-from samaritan.errors import ConfigError, PromptError
+from samaritan.errors import CheckpointError, ConfigError, PromptError
 from samaritan.models import MaskClasses, MaskSam, Quirks
 from samaritan.models.config import MASKSAM_QUIRKS
 from samaritan.models.image_encoder import Block
@@ -168,6 +168,17 @@ def test_other_numbers_of_slices_are_interpolated(tiny):
     before = model(volume).semantic
     model(torch.randn(1, 1, 5, 32, 32))
     assert torch.equal(model(volume).semantic, before)  # nothing stays behind
+
+
+@torch.inference_mode()
+def test_weights_are_resized_for_other_patches_as_the_model_does_on_the_fly(tiny):
+    model, other = tiny(), create_model("masksam_tiny", slice_size=(64, 48))
+    load_weights(other, model.state_dict())
+    assert other.slice_code.shape == (3, other.config.embed_dim, 8, 6)
+    volume = torch.randn(1, 1, 3, 64, 48)
+    torch.testing.assert_close(other(volume).semantic, model(volume).semantic)
+    with pytest.raises(CheckpointError, match="depth_mlp"):
+        load_weights(create_model("masksam_tiny", frames=5), model.state_dict())
 
 
 def test_what_does_not_fit_is_refused_with_its_value():

@@ -52,25 +52,23 @@ def resize_positions(
         match = _GLOBAL_TABLE.fullmatch(key)
         if match and (match[1] is None or int(match[1]) in config_to.global_blocks):
             resized[key] = interpolate_table(value, 2 * grid[names.index(match[2])] - 1)
-    if config_to.mask_classes is not None:
-        _resize_slices(resized, config_to)
+    code = resized.get("slice_code")
+    if config_to.mask_classes is not None and code is not None and code.ndim == 4:
+        picture = zip(config_to.mask_classes.picture_size, config_to.patch_size, strict=True)
+        resized["slice_code"] = _interpolate_slices(code, tuple(n // p for n, p in picture))
     return resized
 
 
-def _resize_slices(state: dict[str, Tensor], config: SamConfig) -> None:
-    """Interpolate what MaskSAM learned about the slices of a patch, in place."""
-    own = config.mask_classes
-    assert own is not None
-    code = state.get("slice_code")
-    grid = [n // p for n, p in zip(own.picture_size, config.patch_size, strict=True)]
-    size = (own.frames, *grid)
-    if code is not None and code.ndim == 4 and (len(code), *code.shape[2:]) != size:
-        rows = code.float().movedim(0, 1)[None]
-        rows = F.interpolate(rows, size, mode="trilinear", align_corners=False)
-        state["slice_code"] = rows[0].movedim(1, 0).to(code.dtype)
-    table = state.get("slice_embedding")
-    if table is not None and table.ndim == 3 and table.shape[1] != own.frames:
-        state["slice_embedding"] = interpolate_table(table[0], own.frames)[None]
+def _interpolate_slices(
+    code: Float[Tensor, "t c h w"], grid: tuple[int, ...]
+) -> Float[Tensor, "t c *grid"]:
+    """MaskSAM's code of every slice for another grid; the code itself where it fits.
+
+    Another number of slices is another model: its adapters have weights for each.
+    """
+    if tuple(code.shape[2:]) == grid:
+        return code
+    return F.interpolate(code.float(), grid, mode="bilinear", align_corners=False).to(code.dtype)
 
 
 _GLOBAL_TABLE = re.compile(
