@@ -28,27 +28,23 @@ from typing import Any, ClassVar
 import psutil
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).parent))
+import measuring
 import plain
 
 from samaritan.models import Sam, create_model
 from samaritan.models.config import SAM_QUIRKS, SAMMED3D_QUIRKS
+from samaritan.models.packed import with_packed_encoder
 
 Encoder = Callable[[Tensor], Tensor]
 
 
-def attention_flops(q: Any, k: Any, v: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
-    """Operations of the two products of attention, from the shapes (b, heads, tokens, channels)."""
-    b, heads, queries, channels = q
-    return int(2 * b * heads * queries * k[2] * (channels + v[3]))
-
-
-# Fused attention on a CPU, which torch's own counter leaves out.
-FUSED = {torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention_flops}
-
-CASES = {"sam_vit_b": SAM_QUIRKS, "sammed3d_vit_b_ori": SAMMED3D_QUIRKS}
+CASES = {
+    "sam_vit_b": SAM_QUIRKS,
+    "sammed2d_vit_b": SAM_QUIRKS,
+    "sammed3d_vit_b_ori": SAMMED3D_QUIRKS,
+}
 
 
 def main() -> None:
@@ -62,11 +58,13 @@ def main() -> None:
         "processor": platform.processor() or platform.machine(),
         "threads": options.threads,
         "load": psutil.getloadavg()[0],
-        "matmul_gflops": matmul_rate(),
+        "matmul_gflops": measuring.matmul_rate(),
+        "matmul_gflops_bfloat16": measuring.matmul_rate(torch.bfloat16),
         "cases": {},
     }
     print(f"torch {report['torch']}, {options.threads} threads, load {report['load']:.2f}")
-    print(f"matrix product (2048^3, float32): {report['matmul_gflops']:.0f} GFLOP/s")
+    for dtype, key in (("float32", "matmul_gflops"), ("bfloat16", "matmul_gflops_bfloat16")):
+        print(f"matrix product in {dtype}: {report[key]:.0f} GFLOP/s")
     for case in options.only or CASES:
         report["cases"][case] = rows = measure(case, options)
         show(case, rows)
@@ -100,9 +98,7 @@ def measure(case: str, options: argparse.Namespace) -> dict[str, Any]:
         raise SystemExit(f"{case}: samaritan and plain differ by {difference:.2g}")
     rows["samaritan"]["max_difference_to_plain"] = difference
     for name, encode in contestants.items():
-        with FlopCounterMode(display=False, custom_mapping=FUSED) as counter:
-            encode(image)
-        rows[name]["gflop"] = counter.get_total_flops() / 1e9
+        rows[name]["gflop"] = measuring.gflop(lambda encode=encode: encode(image))
     for _ in range(options.repeats):
         for name, encode in contestants.items():
             start = time.perf_counter()
@@ -171,21 +167,13 @@ def sampled_memory() -> Iterator[Callable[[], float]]:
     thread.join()
 
 
-def matmul_rate() -> float:
-    """GFLOP/s of a matrix product, the best of five."""
-    a, b = torch.randn(2, 2048, 2048)
-    times = []
-    for _ in range(5):
-        start = time.perf_counter()
-        a @ b
-        times.append(time.perf_counter() - start)
-    return 2 * 2048**3 / min(times) / 1e9
-
-
 def load(case: str) -> tuple[Sam, Tensor]:
     """The model with random weights, position tables included, and a random image."""
     torch.manual_seed(0)
-    model = create_model(case, quirks=CASES[case])
+    if case == "sammed2d_vit_b":  # its encoder without adapters
+        model = create_model("sam_vit_b", image_size=256, quirks=CASES[case])
+    else:
+        model = create_model(case, quirks=CASES[case])
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "pos" in name:
@@ -198,6 +186,16 @@ def ours(model: Sam) -> Encoder:
     return torch.inference_mode()(model.image_encoder)
 
 
+def packed(model: Sam) -> Encoder:
+    """What `Predictor` takes on processors that have bfloat16."""
+    return torch.inference_mode()(with_packed_encoder(model).image_encoder)
+
+
+def in_bfloat16(make: Callable[[Sam], Encoder]) -> Callable[[Sam], Encoder]:
+    """A contestant under autocast: the lower precision that others offer."""
+    return lambda model: torch.autocast("cpu", dtype=torch.bfloat16)(make(model))
+
+
 def published(model: Sam) -> Encoder:
     weights = model.state_dict()
     return torch.inference_mode()(lambda image: plain.encode(weights, model.config, image))
@@ -205,8 +203,8 @@ def published(model: Sam) -> Encoder:
 
 def segment_anything(model: Sam) -> Encoder:
     """Meta's package; its predictor wants torchvision, which the encoder does not need."""
-    if model.config.ndim == 3:
-        raise ValueError("2D only")
+    if model.config.image_size != (1024, 1024):
+        raise ValueError("measured at 1024 x 1024 only")
     placeholders = _placeholders("torchvision")
     package = importlib.import_module("segment_anything")
     for name in placeholders:
@@ -218,8 +216,8 @@ def segment_anything(model: Sam) -> Encoder:
 
 def transformers(model: Sam) -> Encoder:
     """Hugging Face's SAM; its weights have other names, so it keeps random ones."""
-    if model.config.ndim == 3:
-        raise ValueError("2D only")
+    if model.config.image_size != (1024, 1024):
+        raise ValueError("measured at 1024 x 1024 only")
     package = importlib.import_module("transformers")
     encoder = package.SamVisionModel(package.SamVisionConfig()).eval()
     return torch.inference_mode()(lambda image: encoder(image).last_hidden_state)
@@ -230,6 +228,10 @@ CONTESTANTS: dict[str, Callable[[Sam], Encoder]] = {
     "plain": published,
     "segment_anything": segment_anything,
     "transformers": transformers,
+    "samaritan bfloat16": packed,
+    "plain bfloat16": in_bfloat16(published),
+    "segment_anything bf16": in_bfloat16(segment_anything),
+    "transformers bfloat16": in_bfloat16(transformers),
 }
 
 
