@@ -40,6 +40,9 @@ from samaritan.models.packed import with_packed_encoder
 Encoder = Callable[[Tensor], Tensor]
 
 
+LOW = " bfloat16"
+"""What ends the names of contestants in lower precision."""
+
 CASES = {
     "sam_vit_b": SAM_QUIRKS,
     "sammed2d_vit_b": SAM_QUIRKS,
@@ -51,7 +54,7 @@ def main() -> None:
     options = parse()
     torch.set_num_threads(options.threads)
     if options.peak:
-        print(json.dumps(peak_memory(*options.peak)))
+        print(json.dumps(peak_memory(*options.peak, quick=options.quick)))
         return
     report: dict[str, Any] = {
         "torch": torch.__version__,
@@ -76,15 +79,19 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--repeats", type=int, default=5, help="rounds that count")
     parser.add_argument("--only", nargs="+", choices=CASES, help="cases to run (default: all)")
+    parser.add_argument("--quick", action="store_true", help="tiny models, one round")
     parser.add_argument("--threads", type=int, default=min(2, torch.get_num_threads()))
     parser.add_argument("--json", metavar="FILE", help="write all numbers here")
     parser.add_argument("--peak", nargs=2, metavar=("CASE", "NAME"), help=argparse.SUPPRESS)
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.quick:
+        options.repeats = 1
+    return options
 
 
 def measure(case: str, options: argparse.Namespace) -> dict[str, Any]:
     """Times, memory and operations of every contestant that is there."""
-    model, image = load(case)
+    model, image = load(case, options.quick)
     contestants, rows = {}, {}
     for name, make in CONTESTANTS.items():
         try:
@@ -97,8 +104,14 @@ def measure(case: str, options: argparse.Namespace) -> dict[str, Any]:
     if difference > 1e-3:
         raise SystemExit(f"{case}: samaritan and plain differ by {difference:.2g}")
     rows["samaritan"]["max_difference_to_plain"] = difference
-    for name, encode in contestants.items():
-        rows[name]["gflop"] = measuring.gflop(lambda encode=encode: encode(image))
+    for name, encode in contestants.items():  # operations are the same in any precision
+        full = name.removesuffix(LOW)
+        if name == full:
+            rows[name]["gflop"] = measuring.gflop(lambda encode=encode: encode(image))
+        else:
+            rows[name]["gflop"] = rows[full]["gflop"]
+            error = (outputs[name].float() - outputs[full]).norm() / outputs[full].norm()
+            rows[name]["relative_error"] = error.item()
     for _ in range(options.repeats):
         for name, encode in contestants.items():
             start = time.perf_counter()
@@ -113,6 +126,7 @@ def measure(case: str, options: argparse.Namespace) -> dict[str, Any]:
             "--peak",
             case,
             name,
+            *["--quick"] * options.quick,
         ]
         out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         rows[name] |= json.loads(out)
@@ -121,24 +135,24 @@ def measure(case: str, options: argparse.Namespace) -> dict[str, Any]:
 
 def show(case: str, rows: dict[str, Any]) -> None:
     print(f"\n{case}")
-    print(f"{'':20}{'median s':>10}{'min..max':>16}{'x plain':>9}{'GFLOP':>8}{'peak MiB':>10}")
+    print(f"{'':26}{'median s':>10}{'min..max':>16}{'x plain':>9}{'GFLOP':>8}{'peak MiB':>10}")
     base = rows["plain"]["times_s"]
     for name, row in rows.items():
         if "absent" in row:
-            print(f"{name:20}  ({row['absent']})")
+            print(f"{name:26}  ({row['absent']})")
             continue
         times = row["times_s"]
         row["ratio"] = statistics.median(t / b for t, b in zip(times, base, strict=True))
         spread = f"{min(times):.2f}..{max(times):.2f}"
         print(
-            f"{name:20}{statistics.median(times):10.3f}{spread:>16}{row['ratio']:9.2f}"
+            f"{name:26}{statistics.median(times):10.3f}{spread:>16}{row['ratio']:9.2f}"
             f"{row['gflop']:8.0f}{row['peak_mib']:10.0f}"
         )
 
 
-def peak_memory(case: str, name: str) -> dict[str, float]:
+def peak_memory(case: str, name: str, *, quick: bool) -> dict[str, float]:
     """Highest memory while encoding, above what is held before, after one run to warm up."""
-    model, image = load(case)
+    model, image = load(case, quick)
     encode = CONTESTANTS[name](model)
     encode(image)
     if sys.platform == "linux":
@@ -167,10 +181,12 @@ def sampled_memory() -> Iterator[Callable[[], float]]:
     thread.join()
 
 
-def load(case: str) -> tuple[Sam, Tensor]:
+def load(case: str, quick: bool) -> tuple[Sam, Tensor]:
     """The model with random weights, position tables included, and a random image."""
     torch.manual_seed(0)
-    if case == "sammed2d_vit_b":  # its encoder without adapters
+    if quick:
+        model = create_model("sam3d_tiny" if "3d" in case else "sam_tiny", quirks=CASES[case])
+    elif case == "sammed2d_vit_b":  # its encoder without adapters
         model = create_model("sam_vit_b", image_size=256, quirks=CASES[case])
     else:
         model = create_model(case, quirks=CASES[case])
@@ -230,7 +246,7 @@ CONTESTANTS: dict[str, Callable[[Sam], Encoder]] = {
     "transformers": transformers,
     "samaritan bfloat16": packed,
     "plain bfloat16": in_bfloat16(published),
-    "segment_anything bf16": in_bfloat16(segment_anything),
+    "segment_anything bfloat16": in_bfloat16(segment_anything),
     "transformers bfloat16": in_bfloat16(transformers),
 }
 
