@@ -10,22 +10,17 @@ its own for each, above what the model and the image hold.
 from __future__ import annotations
 
 import argparse
-import ctypes
 import importlib
 import json
-import platform
 import statistics
 import subprocess
 import sys
-import threading
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, ClassVar
 
-import psutil
 import torch
 from torch import Tensor
 
@@ -56,15 +51,7 @@ def main() -> None:
     if options.peak:
         print(json.dumps(peak_memory(*options.peak, quick=options.quick)))
         return
-    report: dict[str, Any] = {
-        "torch": torch.__version__,
-        "processor": platform.processor() or platform.machine(),
-        "threads": options.threads,
-        "load": psutil.getloadavg()[0],
-        "matmul_gflops": measuring.matmul_rate(),
-        "matmul_gflops_bfloat16": measuring.matmul_rate(torch.bfloat16),
-        "cases": {},
-    }
+    report: dict[str, Any] = {**measuring.machine(options.threads), "cases": {}}
     print(f"torch {report['torch']}, {options.threads} threads, load {report['load']:.2f}")
     for dtype, key in (("float32", "matmul_gflops"), ("bfloat16", "matmul_gflops_bfloat16")):
         print(f"matrix product in {dtype}: {report[key]:.0f} GFLOP/s")
@@ -96,7 +83,7 @@ def measure(case: str, options: argparse.Namespace) -> dict[str, Any]:
     for name, make in CONTESTANTS.items():
         try:
             contestants[name] = make(model)
-            rows[name] = {"times_s": []}
+            rows[name] = {}
         except (ImportError, ValueError) as reason:
             rows[name] = {"absent": str(reason)}
     outputs = {name: encode(image) for name, encode in contestants.items()}  # also warms up
@@ -107,16 +94,14 @@ def measure(case: str, options: argparse.Namespace) -> dict[str, Any]:
     for name, encode in contestants.items():  # operations are the same in any precision
         full = name.removesuffix(LOW)
         if name == full:
-            rows[name]["gflop"] = measuring.gflop(lambda encode=encode: encode(image))
+            rows[name]["gflop"] = measuring.gflop(partial(encode, image))
         else:
             rows[name]["gflop"] = rows[full]["gflop"]
             error = (outputs[name].float() - outputs[full]).norm() / outputs[full].norm()
             rows[name]["relative_error"] = error.item()
-    for _ in range(options.repeats):
-        for name, encode in contestants.items():
-            start = time.perf_counter()
-            encode(image)
-            rows[name]["times_s"].append(time.perf_counter() - start)
+    works = {name: partial(encode, image) for name, encode in contestants.items()}
+    for name, times in measuring.in_turn(works, options.repeats).items():
+        rows[name]["times_s"] = times
     for name in contestants:
         command = [
             sys.executable,
@@ -142,7 +127,7 @@ def show(case: str, rows: dict[str, Any]) -> None:
             print(f"{name:26}  ({row['absent']})")
             continue
         times = row["times_s"]
-        row["ratio"] = statistics.median(t / b for t, b in zip(times, base, strict=True))
+        row["ratio"] = measuring.median_ratio(times, base)
         spread = f"{min(times):.2f}..{max(times):.2f}"
         print(
             f"{name:26}{statistics.median(times):10.3f}{spread:>16}{row['ratio']:9.2f}"
@@ -155,30 +140,10 @@ def peak_memory(case: str, name: str, *, quick: bool) -> dict[str, float]:
     model, image = load(case, quick)
     encode = CONTESTANTS[name](model)
     encode(image)
-    if sys.platform == "linux":
-        ctypes.CDLL("libc.so.6").malloc_trim(0)  # what the warm-up freed counts again
-    with sampled_memory() as peak:
+    measuring.give_back()  # what the warm-up freed counts again
+    with measuring.sampled_memory() as peak:
         encode(image)
     return {"peak_mib": peak() / 2**20}
-
-
-@contextmanager
-def sampled_memory() -> Iterator[Callable[[], float]]:
-    """The highest resident memory inside the block, above that at its start, in bytes."""
-    process, stop = psutil.Process(), threading.Event()
-    start = highest = process.memory_info().rss
-
-    def watch() -> None:
-        nonlocal highest
-        while not stop.is_set():
-            highest = max(highest, process.memory_info().rss)
-            time.sleep(0.001)
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    yield lambda: highest - start
-    stop.set()
-    thread.join()
 
 
 def load(case: str, quick: bool) -> tuple[Sam, Tensor]:

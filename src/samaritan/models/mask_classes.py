@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from samaritan.errors import ConfigError, PromptError
 from samaritan.models.config import SamConfig
 from samaritan.models.mask_classes_config import MaskClasses
+from samaritan.models.positions import interpolate_slices
 from samaritan.models.prompt_generator import PromptGenerator, Proposals, boxes_of
 from samaritan.models.sam import Sam
 from samaritan.models.slice_convs import MaskHead, Stem
@@ -235,9 +236,7 @@ class MaskSam(Sam):
 
     def _slice_code(self, slices: int, grid: tuple[int, ...]) -> Float[Tensor, "t e *grid"]:
         """The learned part of the position code of every slice."""
-        code: Tensor = self.slice_code
-        if tuple(code.shape[2:]) != grid:
-            code = F.interpolate(code, grid, mode="bilinear", align_corners=False)
+        code = interpolate_slices(self.slice_code, grid)
         return _stretched(code.movedim(0, -1), slices).movedim(-1, 0)
 
     def _full_size(

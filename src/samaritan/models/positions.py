@@ -55,20 +55,8 @@ def resize_positions(
     code = resized.get("slice_code")
     if config_to.mask_classes is not None and code is not None and code.ndim == 4:
         picture = zip(config_to.mask_classes.picture_size, config_to.patch_size, strict=True)
-        resized["slice_code"] = _interpolate_slices(code, tuple(n // p for n, p in picture))
+        resized["slice_code"] = interpolate_slices(code, tuple(n // p for n, p in picture))
     return resized
-
-
-def _interpolate_slices(
-    code: Float[Tensor, "t c h w"], grid: tuple[int, ...]
-) -> Float[Tensor, "t c *grid"]:
-    """MaskSAM's code of every slice for another grid; the code itself where it fits.
-
-    Another number of slices is another model: its adapters have weights for each.
-    """
-    if tuple(code.shape[2:]) == grid:
-        return code
-    return F.interpolate(code.float(), grid, mode="bilinear", align_corners=False).to(code.dtype)
 
 
 _GLOBAL_TABLE = re.compile(
@@ -94,6 +82,17 @@ def interpolate_grid(
     image = table.movedim(-1, 1).float()
     resized = F.interpolate(image, tuple(grid), mode=mode, align_corners=False, antialias=False)
     return resized.movedim(1, -1).to(table.dtype)
+
+
+def interpolate_slices(
+    code: Float[Tensor, "t c h w"], grid: Sequence[int]
+) -> Float[Tensor, "t c *grid"]:
+    """MaskSAM's code of every slice for another grid; the code itself where it fits.
+
+    Another number of slices is another model: its adapters have weights for each.
+    """
+    table = interpolate_grid(code.flatten(0, 1).movedim(0, -1)[None], grid)
+    return table[0].movedim(-1, 0).reshape(*code.shape[:2], *grid)
 
 
 def stretch_grid(
