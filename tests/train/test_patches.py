@@ -15,6 +15,7 @@ from train.test_loop import Stopped, lines_of, stop_after
 from samaritan import read, read_labels
 from samaritan.assembly import create_model
 from samaritan.checkpoints import load_model, save_weights
+from samaritan.checkpoints.sniffing import resolve_folder
 from samaritan.data.nnunet.chain import PlannedChain
 from samaritan.data.nnunet.planned import PlannedSet
 from samaritan.data.nnunet.splits import read_folds
@@ -77,7 +78,7 @@ def test_a_run_leaves_what_prediction_and_nnunet_need(planned, tmp_path) -> None
     train(recipe, planned, tmp_path / "fold_1", device="cpu", windows=SlidingWindows)
     assert {"plans.json", "dataset.json"} <= {p.name for p in tmp_path.iterdir()}
     assert not (tmp_path / "fold_1/best.adapted.safetensors").exists()  # nothing is frozen
-    model, header = load_model(tmp_path / "fold_1/best.safetensors")
+    model, header = load_model(tmp_path / "fold_1/last.safetensors")
     chain = PlannedChain.from_dict(header.preprocess)
     assert (chain.patch_size, chain.mirror_axes, chain.fold) == ((3, 24, 24), (0, 1, 2), 1)
     assert header.extra["labels"] == {"1": "disc", "2": "square"}
@@ -90,6 +91,18 @@ def test_a_run_leaves_what_prediction_and_nnunet_need(planned, tmp_path) -> None
         found = read_labels(tmp_path / f"fold_1/validation/{case}.nii.gz")
         drawn = read_labels(planned.raw.cases.root / f"labelsTr/{case}.nii.gz")
         found.grid.require_same(drawn.grid)
+
+
+@pytest.mark.parametrize("keep", ["best", "last"])
+def test_volumes_are_labelled_by_the_weights_that_a_run_keeps(
+    planned, tmp_path, keep, caplog
+) -> None:
+    recipe = masks("run.epochs=1", "validation.mirror=false", f"validation.keep={keep}")
+    with caplog.at_level("INFO", logger="samaritan"):
+        train(recipe, planned, tmp_path / "run", device="cpu", windows=SlidingWindows)
+    assert f"{keep}.safetensors on whole held-out volumes" in caplog.text
+    assert (tmp_path / "run/best.safetensors").exists() == (keep == "best")
+    assert resolve_folder(tmp_path / "run").name == f"{keep}.safetensors"
 
 
 def test_volumes_may_decide_what_is_best(planned, tmp_path) -> None:
@@ -112,7 +125,7 @@ def test_slices_train_a_samed_the_same_way(planned, tmp_path) -> None:
     )  # fmt: skip
     done = train(recipe, planned, tmp_path / "fold_0", device="cpu", windows=SlidingWindows)
     assert 0 <= done["volumes"] <= 1
-    model, header = load_model(tmp_path / "fold_0/best.safetensors")
+    model, header = load_model(tmp_path / "fold_0/last.safetensors")
     assert model.config.image_size == (32, 32)
     assert PlannedChain.from_dict(header.preprocess).patch_size == (32, 32)
     case = planned.raw.cases.cases[0]

@@ -135,7 +135,7 @@ def test_the_command_line_plans_trains_and_goes_on(tmp_path, capsys) -> None:
         capsys, *from_plans, "--recipe", "masksam_small", *flags, "--fold", "all", "--device", "cpu"
     )
     assert last.code == 0, last.err
-    assert (tmp_path / "other/fold_all/best.safetensors").is_file()
+    assert (tmp_path / "other/fold_all/last.safetensors").is_file()
 
 
 @pytest.mark.parametrize(

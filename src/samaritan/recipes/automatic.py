@@ -42,7 +42,7 @@ MASKSAM_ACDC = Recipe(
     optim=Optim(lr=1e-3, **_SGD),
     schedule=_POLYNOMIAL,
     run=Run(epochs=500, clip_norm=12.0),
-    validation=Validation(batches=50),
+    validation=Validation(batches=50, keep="last"),
 )
 """MaskSAM (Xie et al., ICCV 2025, arXiv:2403.14103), from a description of its program."""
 
@@ -76,7 +76,7 @@ MASKSAM_SMALL = Recipe(
     optim=Optim(name="adamw", lr=1e-3, weight_decay=0.01),
     schedule=Schedule(kind="cosine", warmup=50, floor=0.01),
     run=Run(epochs=40, clip_norm=1.0, ema=0.99),
-    validation=Validation(every=5, batches=20),
+    validation=Validation(every=5, batches=20, keep="last"),
 )
 """Ours: a small MaskSAM that learns whole, on two cores; a query for each class, and every voxel teaches."""
 
@@ -89,7 +89,7 @@ UNET_NNUNET = Recipe(
     optim=Optim(lr=1e-2, **_SGD),
     schedule=_POLYNOMIAL,
     run=Run(epochs=1000, clip_norm=12.0),
-    validation=Validation(batches=50),
+    validation=Validation(batches=50, keep="last"),
 )
 """A U-Net as nnU-Net plans it, from MONAI's blocks, with nnU-Net's loss and schedule: the yardstick."""
 
@@ -115,7 +115,7 @@ SAMED_VOLUMES = Recipe(
     optim=Optim(name="adamw", lr=0.005, weight_decay=0.1),
     schedule=Schedule(kind="polynomial", warmup=250, power=0.9, lag=1),
     run=Run(epochs=40, seed=1234),
-    validation=Validation(every=5, batches=20),
+    validation=Validation(every=5, batches=20, keep="last"),
 )
 """SAMed's model, rate and loss on slices of nnU-Net's data: its planes are then those of prediction."""
 

@@ -308,6 +308,9 @@ class Validation(Section):
     """Of the prompts: the same in every validation."""
     clicks: PositiveInt = 3
     """Clicks of a validation of an interactive model; Dice is taken after each, and from a box."""
+    keep: Literal["best", "last"] = "best"
+    """The model that comes of the run: the one of the best validation, or, as of nnU-Net, the last, because
+    the Dice of a few patches is too noisy to choose by; best.safetensors is then not written."""
     patience: PositiveInt | None = None
     """Stop after so many validations without a better one."""
     pictures: NonNegativeInt = 4

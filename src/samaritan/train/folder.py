@@ -20,7 +20,7 @@ class RunFolder:
 
     - recipe.yaml, environment.json, data.json, init.json: what went in
     - log.jsonl, tensorboard/, curves.png, pictures/: what happened
-    - best.safetensors, last.safetensors: the models
+    - best.safetensors (unless validation.keep is last), last.safetensors: the models
     - state.pt, frozen.safetensors: what `--resume` needs
     """
 
@@ -38,6 +38,11 @@ class RunFolder:
         self.last = path / "last.safetensors"
         self.state = path / "state.pt"
         self.frozen = path / "frozen.safetensors"
+
+    @property
+    def model(self) -> Path:
+        """The weights to use: the best, where a run keeps them, or else the last."""
+        return self.best if self.best.is_file() else self.last
 
     def check_free(self) -> None:
         """See, before anything slow, that the folder can be made and nothing in it is overwritten.

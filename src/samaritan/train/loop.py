@@ -301,7 +301,7 @@ class Trainer:
             draw_samples(samples, self.folder.pictures, stem, grid=self.work.grid)
         if better:
             self.progress.best = self.progress.last
-            if self.machine.leads:
+            if self.machine.leads and self.recipe.validation.keep == "best":
                 export(self.live, self.folder.best)
         logger.info("epoch %d: held-out Dice %.4f", self.progress.epoch, self.progress.last)
 

@@ -139,13 +139,13 @@ def finish_fold(
     *,
     told: Loaded,
 ) -> dict[str, float]:
-    """Label the held-out volumes with the best weights of a run, into its folder "validation".
+    """Label the held-out volumes with the weights that a run kept, into its folder "validation".
 
     Returns:
         "volumes", the mean Dice, and "volumes_NAME", that of each class.
     """
     machine.wait()
-    file = folder.best if folder.best.is_file() else folder.last
+    file = folder.model
     model, header = load_model(file)
     chain = PlannedChain.from_dict(header.preprocess or {})
     fold = fold_of(recipe, planned, chain.configuration)
