@@ -37,7 +37,7 @@ class Machine:
         if place is not None and place.type == "cuda":
             if not torch.cuda.is_available():
                 raise ConfigError(f"device {device!r} cannot be used: torch sees no GPU. Use cpu")
-            torch.cuda.set_device(place)
+            torch.cuda.set_device(place.index or 0)
         chosen = _precision(precision, place)
         if chosen == "float16" and not _on_gpu(place):
             raise ConfigError("run.precision float16 needs a GPU; use bfloat16 or float32")
