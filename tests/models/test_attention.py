@@ -8,6 +8,16 @@ from samaritan.models import Quirks, attending
 from samaritan.models.attention import Attention
 
 
+@pytest.fixture(autouse=True, params=["in pieces", "in the product", "with a mask"])
+def way(request, monkeypatch):
+    """Attend as processors do, as other devices do, and as those do with many terms."""
+    if request.param != "in pieces":
+        monkeypatch.setattr(attending, "in_pieces", lambda x: False)
+    if request.param == "with a mask":
+        monkeypatch.setattr(attending, "_WIDEST", 0)
+    return request.param
+
+
 @pytest.fixture
 def make(generator):
     def make_attention(grid, **options):

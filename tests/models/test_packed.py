@@ -4,12 +4,14 @@ import pytest
 import torch
 
 from samaritan.adapt import insert
+from samaritan.assembly import create_model
 from samaritan.models import Quirks
 from samaritan.models.config import get_config
 from samaritan.models.layers import TwoLayerMLP
 from samaritan.models.packed import (
     PackedEncoder,
     PackedLinear,
+    packs,
     suits_bfloat16,
     with_packed_encoder,
 )
@@ -79,6 +81,34 @@ def test_every_layer_is_packed_and_adapters_stay_beside(tame, randn, no_grad):
     encoder = PackedEncoder(model.image_encoder)
     assert not any(isinstance(m, torch.nn.Linear) for m in encoder.modules())
     assert relative(encoder(image), expected) < 2e-2 < relative(before, expected)
+
+
+@needs_onednn
+def test_a_gpus_layers_are_converted_once_and_adapters_stay_beside(tame, randn, no_grad):
+    model = tame("sam_tiny", quirks=Quirks(window_padding=True))
+    image = randn(1, 3, *model.config.image_size)
+    before = model.image_encoder(image)
+    insert(model, "image_encoder.blocks.*.attn.qkv", "lora", parts="qv")
+    for name, parameter in model.named_parameters():
+        if ".adapters." in name:
+            parameter.copy_(0.3 * randn(*parameter.shape))
+    expected = model.image_encoder(image)
+    encoder = PackedEncoder(model.image_encoder, laid_out=False)
+    layers = [m for m in encoder.modules() if isinstance(m, torch.nn.Linear | torch.nn.Conv2d)]
+    assert {m.weight.dtype for m in layers} == {torch.bfloat16}
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    assert relative(encoder(image), expected) < 2e-2 < relative(before, expected)
+    assert torch.equal(model.image_encoder(image), expected)
+
+
+def test_what_is_packed_where():
+    cuda, half, whole = torch.device("cuda"), torch.float16, torch.float32
+    assert packs(get_config("sam_tiny"), cuda, half)
+    assert not packs(get_config("sam_tiny"), cuda, whole)
+    assert not packs(get_config("neurosam3d_dinov2"), cuda, half)
+    assert not packs(create_model("masksam_tiny").config, cuda, half)
+    assert not packs(get_config("sam_vit_b"), torch.device("cpu"), half)
+    assert not packs(get_config("sam_tiny"), torch.device("cpu"), torch.bfloat16)
 
 
 def test_only_encoders_as_large_as_sams_compute_in_bfloat16(monkeypatch):

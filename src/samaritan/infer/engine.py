@@ -23,7 +23,7 @@ from samaritan.geometry import FloatArray, Grid
 from samaritan.infer.cache import ByteCache
 from samaritan.models import ClassSam, MaskSam, Sam
 from samaritan.models.config import SamConfig
-from samaritan.models.packed import suits_bfloat16, with_packed_encoder
+from samaritan.models.packed import packs, suits_bfloat16, with_packed_encoder
 from samaritan.transforms import Preprocess, default_preprocess, neurosam3d_windows
 from samaritan.volume import Volume
 
@@ -98,9 +98,7 @@ class Engine:
                 f"{self.preprocess.kind!r} makes frames of {self.preprocess.n_axes}"
             )
         self.dtype = resolve_precision(precision, self.device, config)
-        self._packs = (
-            self.device.type == "cpu" and self.dtype == torch.bfloat16 and suits_bfloat16(config)
-        )
+        self._packs = packs(config, self.device, self.dtype)
         self.progress: Progress = progress or (lambda what, done, total: None)
         self.encoding_seconds = 0.0  # what making and encoding frames took so far
         self._packed: tuple[object, Sam] | None = None
@@ -110,7 +108,7 @@ class Engine:
 
     @property
     def working(self) -> Sam:
-        """The model as inference runs it: on processors bfloat16 is for the image encoder alone.
+        """The model as inference runs it: where it is packed, half precision is for the image encoder alone.
 
         Made anew where weights were changed in the meantime.
         """
@@ -119,7 +117,7 @@ class Engine:
         parts = self.model.image_encoder.parameters()
         stamp = (self.model.config, *((id(p), p._version) for p in parts))
         if self._packed is None or self._packed[0] != stamp:
-            self._packed = stamp, with_packed_encoder(self.model)
+            self._packed = stamp, with_packed_encoder(self.model, self.dtype)
         return self._packed[1]
 
     @cached_property

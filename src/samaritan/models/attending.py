@@ -1,13 +1,15 @@
 """Softmax attention with a bias that is a sum of terms, without ever holding all logits.
 
-A few rows of queries are worked on at a time, with all their keys, in pieces that a processor's cache holds;
-for gradients their logits are computed anew, so nothing of size queries x keys is kept.
+On a processor a few rows of queries are worked on at a time, with all their keys, in pieces that its cache
+holds; for gradients their logits are computed anew, so nothing of size queries x keys is kept. Other devices
+have fused kernels for attention, fastest without a bias: there the bias becomes a part of the dot product.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -27,7 +29,15 @@ _SHORT_ROW = 31
 _MOST_FEATURES = 160
 """Numbers for each query up to which that is so."""
 
+_WIDEST = 256
+"""Channels of queries and keys that fused kernels take."""
+
 Piece = tuple[slice, slice]
+
+
+def in_pieces(x: Tensor) -> bool:
+    """Whether attention is worked out here, piece by piece, rather than by a kernel of the device."""
+    return x.device.type == "cpu"
 
 
 def attend(
@@ -51,7 +61,7 @@ def attend(
         k, v = torch.cat([k, ends[0]], dim=1), torch.cat([v, ends[1]], dim=1)
     terms = [t.flatten(0, 1) for t in bias.terms]
     given: tuple[Any, ...] = (keys, q.flatten(0, 1), k, v, extra, *terms)
-    if q.device.type != "cpu":
+    if not in_pieces(q):
         out = _fused(*given)
     elif torch.is_grad_enabled() and any(isinstance(t, Tensor) and t.requires_grad for t in given):
         out = _Attended.apply(*given)  # type: ignore[no-untyped-call]
@@ -105,7 +115,35 @@ class _Attended(torch.autograd.Function):
 def _fused(
     keys: tuple[int, ...], q: Tensor, k: Tensor, v: Tensor, extra: Tensor | None, *terms: Tensor
 ) -> Float[Tensor, "b *queries c"]:
-    """Attend on other devices, which have kernels of their own for attention with a bias."""
+    """Attend by a kernel that knows no bias: its numbers are channels of queries, chosen by those of keys."""
+    queries = q.flatten(1, -2)
+    shapes = [t.shape[-len(keys) :] for t in terms]
+    numbers = [_numbers(t, q.shape[:-1], s) for t, s in zip(terms, shapes, strict=True)]
+    if extra is not None:
+        numbers.append(extra.flatten(1))
+    features = [n.reshape(*queries.shape[:2], -1) for n in numbers]
+    width = queries.shape[-1] + sum(n.shape[-1] for n in features)
+    rest = -width % 8
+    if width + rest > _WIDEST:
+        return _with_mask(keys, q, k, v, extra, *terms)
+    scale = q.shape[-1] ** -0.5
+    selector = _selector(keys, tuple(shapes), extra is not None, rest, q.dtype, q.device)
+    features.append(queries.new_zeros(1).expand(*queries.shape[:2], rest))
+    wide_q = torch.cat([queries, torch.cat(features, dim=-1) / scale], dim=-1)
+    wide_k = torch.cat([k, selector.expand(len(k), -1, -1)], dim=-1)
+    q_, k_, v_ = (t[:, None] for t in (wide_q, wide_k, v))
+    return F.scaled_dot_product_attention(q_, k_, v_, scale=scale).reshape(q.shape)
+
+
+def _numbers(term: Tensor, queries: Sequence[int], shape: Sequence[int]) -> Tensor:
+    """A term's numbers for each query, in a row."""
+    return term.expand(*queries, *shape).flatten(len(queries))
+
+
+def _with_mask(
+    keys: tuple[int, ...], q: Tensor, k: Tensor, v: Tensor, extra: Tensor | None, *terms: Tensor
+) -> Float[Tensor, "b *queries c"]:
+    """Attend with the bias in full, for some queries at a time: where its terms are too many numbers."""
     out = torch.empty_like(q)
     for piece in _pieces(q, k.shape[1]):
         queries = q[piece].flatten(1, -2)
@@ -136,7 +174,8 @@ class _Logits:
         self.shapes = [t.shape[-len(keys) :] for t in terms]
         features = sum(map(math.prod, self.shapes))
         short = keys[-1] <= _SHORT_ROW and features <= _MOST_FEATURES
-        self.selector = self._selector() if short else None
+        chosen = (keys, tuple(self.shapes), extra is not None, 0, q.dtype, q.device)
+        self.selector = _selector(*chosen) if short else None
         self.buffer = q.new_empty(0)
 
     def pieces(self) -> Iterator[Piece]:
@@ -179,33 +218,42 @@ class _Logits:
                 logits[..., self.real :] = extra[0]
         else:
             wide = [
-                t.expand(*queries, *s).reshape(*logits.shape[:2], -1)
+                _numbers(t, queries, s).reshape(*logits.shape[:2], -1)
                 for t, s in zip(terms, self.shapes, strict=True)
             ]
             features = torch.cat([*wide, *extra], dim=-1).flatten(0, 1)
             torch.mm(features, self.selector.T, out=logits.flatten(0, 1))
 
-    def _selector(self) -> Float[Tensor, "m f"]:
-        """For each key, which features of a query are its bias: zeros and ones."""
+
+@lru_cache(maxsize=64)
+def _selector(
+    keys: tuple[int, ...],
+    shapes: tuple[tuple[int, ...], ...],
+    padding: bool,
+    rest: int,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> Float[Tensor, "m f"]:
+    """For each key, which features of a query are its bias: zeros and ones, and `rest` zeros."""
+    with torch.inference_mode(False), torch.no_grad():  # or gradients could not use it later
         parts = []
-        for shape in self.shapes:
-            one = torch.eye(math.prod(shape), dtype=self.q.dtype, device=self.q.device)
-            parts.append(one.reshape(-1, *shape).expand(-1, *self.keys).flatten(1))
+        for shape in shapes:
+            one = torch.eye(math.prod(shape), dtype=dtype, device=device)
+            parts.append(one.reshape(-1, *shape).expand(-1, *keys).flatten(1))
         selector = torch.cat(parts).T
-        if self.extra is None:
-            return selector
-        selector = F.pad(selector, (0, 1, 0, 1))
-        selector[-1, -1] = 1
-        return selector
+        if padding:
+            selector = F.pad(selector, (0, 1, 0, 1))
+            selector[-1, -1] = 1
+        return F.pad(selector, (0, rest)) if rest else selector
 
 
 def _pieces(q: Tensor, m: int) -> Iterator[Piece]:
     """Slices of the first two axes of queries; on a processor each thread has enough work and no more."""
     batch, rows = q.shape[:2]
     per_row = math.prod(q.shape[2:-1]) * m
-    threads = torch.get_num_threads() if q.device.type == "cpu" else 1
+    threads = torch.get_num_threads() if in_pieces(q) else 1
     limit = min(_MOST_ELEMENTS, _ELEMENTS_PER_THREAD * threads)
-    limit = limit if q.device.type == "cpu" else _MOST_ELEMENTS
+    limit = limit if in_pieces(q) else _MOST_ELEMENTS
     step = min(rows, max(1, limit // (per_row * min(batch, threads))))
     count = max(1, limit // (per_row * step))
     for first in range(0, batch, count):

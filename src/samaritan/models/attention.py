@@ -8,8 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from samaritan.models import windows
-from samaritan.models.attending import attend
+from samaritan.models import attending, windows
 from samaritan.models.config import Quirks
 from samaritan.models.position_bias import (
     PositionBias,
@@ -59,19 +58,22 @@ class Attention(nn.Module):
         tables = self._tables(window)
         padding = self._padding(x) if self.quirks.window_padding else None
         regions = list(windows.regions(grid, window))
+        if padding is not None and len(regions) > 1 and not attending.in_pieces(qkv):
+            qkv = windows.filled(qkv, window, padding.flatten())  # many small steps take longer
+            regions = list(windows.regions(qkv.shape[1:-1], window))
         out = qkv.new_empty(x.shape) if len(regions) > 1 else qkv
         for place, size in regions:
             part = qkv[(slice(None), *place)]
             q, k, v = windows.cut(part, size, self.heads)
             missing = None if size == window else padding
             bias = self._bias(q, tables, size if missing is None else window, missing)
-            attended = attend(q, k, v, bias, None if missing is None else missing[1:])
+            attended = attending.attend(q, k, v, bias, None if missing is None else missing[1:])
             joined = windows.join(attended, part.shape[:-1])
             if len(regions) == 1:
                 out = joined
             else:
                 out[(slice(None), *place)] = joined
-        projected: Tensor = self.proj(out)
+        projected: Tensor = self.proj(out[(slice(None), *(slice(0, n) for n in grid))])
         return projected
 
     def resize(self, grid: Sequence[int]) -> None:

@@ -1,8 +1,8 @@
-"""A model whose image encoder computes in bfloat16 on a processor, for inference alone.
+"""A model whose image encoder computes in half precision, for inference alone.
 
-Weights of linear layers are converted and laid out as the processor's matrix product wants them, once and not
-at every image, and the activation between two layers is part of the first one's product. Prompts and decoder,
-which cost little and draw the mask, stay as they are.
+Weights of its layers are converted once and not at every image. On a processor they are also laid out as its
+matrix product wants them, and the activation between two layers is part of the first one's product. Prompts
+and decoder, which cost little and draw the mask, stay as they are.
 """
 
 from __future__ import annotations
@@ -32,30 +32,64 @@ def suits_bfloat16(config: SamConfig) -> bool:
     return large and any(able.get(name) for name in ("avx512_bf16", "amx_bf16"))
 
 
-def with_packed_encoder(model: nn.Module) -> Any:
+def packs(config: SamConfig, device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether a model's image encoder is to be packed for a device and a type."""
+    if device.type == "cpu":
+        return dtype == torch.bfloat16 and suits_bfloat16(config)
+    return dtype != torch.float32 and config.backbone == "vit" and config.mask_classes is None
+
+
+def with_packed_encoder(model: nn.Module, dtype: torch.dtype = torch.bfloat16) -> Any:
     """A model that shares all with the given one but its image encoder, a packed copy of that."""
-    other = copy.copy(model)
-    other._modules = {**model._modules, "image_encoder": PackedEncoder(model.image_encoder)}  # type: ignore[arg-type]
+    other, encoder = copy.copy(model), model.image_encoder
+    other._modules = {**model._modules, "image_encoder": PackedEncoder(encoder, dtype)}  # type: ignore[arg-type]
     return other
 
 
 class PackedEncoder(nn.Module):
-    """An image encoder with its linear layers packed; all other parameters are shared."""
+    """An image encoder with its layers packed; all other parameters are shared.
 
-    def __init__(self, encoder: nn.Module) -> None:
+    `laid_out` for oneDNN: by default on a processor, which then computes in bfloat16.
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        dtype: torch.dtype = torch.bfloat16,
+        *,
+        laid_out: bool | None = None,
+    ) -> None:
         super().__init__()
+        self.device, self.dtype = next(encoder.parameters()).device.type, dtype
+        laid_out = self.device == "cpu" if laid_out is None else laid_out
         shared = {id(t): t for t in (*encoder.parameters(), *encoder.buffers())}
         self.encoder = copy.deepcopy(encoder, shared)
         for module in list(self.encoder.modules()):
             for name, layer in list(module.named_children()):
-                if isinstance(layer, nn.Linear):
+                if laid_out and isinstance(layer, nn.Linear):
                     setattr(module, name, _packed(layer, module, name))
+                elif not laid_out and isinstance(layer, _LAYERS):
+                    setattr(module, name, _converted(layer, dtype))
 
     def forward(self, x: Float[Tensor, "b c *size"]) -> Float[Tensor, "b e *grid"]:
         """The image embedding, float32."""
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.autocast(self.device, dtype=self.dtype):
             embedding: Tensor = self.encoder(x)
         return embedding.float()
+
+
+_LAYERS = (nn.Linear, nn.Conv2d, nn.Conv3d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+"""Those that autocast runs in half precision, converting their weights each time."""
+
+
+def _converted(layer: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """A layer with its own weights in another type; what hangs beside it is shared."""
+    new = copy.copy(layer)
+    new._parameters = {
+        name: None if p is None else nn.Parameter(p.detach().to(dtype), requires_grad=False)
+        for name, p in layer._parameters.items()
+    }
+    return new
 
 
 class PackedLinear(nn.Module):

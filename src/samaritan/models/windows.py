@@ -39,6 +39,14 @@ def regions(grid: Sequence[int], window: Sequence[int]) -> Iterator[Region]:
         yield Region(tuple(p for p, _ in parts_of_region), tuple(s for _, s in parts_of_region))
 
 
+def filled(
+    tokens: Shaped[Tensor, "b *grid d"], window: Sequence[int], value: Shaped[Tensor, " d"]
+) -> Shaped[Tensor, "b *full d"]:
+    """Pad the grid at the end of each axis to whole windows, with one value."""
+    size = [n + -n % w for n, w in zip(tokens.shape[1:-1], window, strict=True)]
+    return fill(tokens[:, None], size, value[None])[:, 0]
+
+
 def cut(
     qkv: Shaped[Tensor, "b *grid d"], size: Sequence[int], heads: int
 ) -> tuple[Shaped[Tensor, "n h *size c"], ...]:
