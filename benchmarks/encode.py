@@ -4,7 +4,7 @@
 
 Every contestant encodes the same image in turn, round after round, so that a busy machine slows all
 of them alike. Ratios are medians of ratios within a round. Peak memory is measured in a process of
-its own for each, above what the model and the image hold.
+its own for each, above what the model and the image hold; a GPU (`--device cuda`) knows its own.
 """
 
 from __future__ import annotations
@@ -49,10 +49,11 @@ def main() -> None:
     options = parse()
     torch.set_num_threads(options.threads)
     if options.peak:
-        print(json.dumps(peak_memory(*options.peak, quick=options.quick)))
+        print(json.dumps(peak_memory(*options.peak, options)))
         return
-    report: dict[str, Any] = {**measuring.machine(options.threads), "cases": {}}
+    report: dict[str, Any] = {**measuring.machine(options.threads, options.device), "cases": {}}
     print(f"torch {report['torch']}, {options.threads} threads, load {report['load']:.2f}")
+    print(report["processor"])
     for dtype, key in (("float32", "matmul_gflops"), ("bfloat16", "matmul_gflops_bfloat16")):
         print(f"matrix product in {dtype}: {report[key]:.0f} GFLOP/s")
     for case in options.only or CASES:
@@ -68,6 +69,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=CASES, help="cases to run (default: all)")
     parser.add_argument("--quick", action="store_true", help="tiny models, one round")
     parser.add_argument("--threads", type=int, default=min(2, torch.get_num_threads()))
+    parser.add_argument("--device", default="cpu", help="cpu, or a GPU: cuda")
+    parser.add_argument("--compile", action="store_true", help="ours through torch.compile too")
     parser.add_argument("--json", metavar="FILE", help="write all numbers here")
     parser.add_argument("--peak", nargs=2, metavar=("CASE", "NAME"), help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -78,9 +81,9 @@ def parse() -> argparse.Namespace:
 
 def measure(case: str, options: argparse.Namespace) -> dict[str, Any]:
     """Times, memory and operations of every contestant that is there."""
-    model, image = load(case, options.quick)
+    model, image = load(case, options)
     contestants, rows = {}, {}
-    for name, make in CONTESTANTS.items():
+    for name, make in asked(options).items():
         try:
             contestants[name] = make(model)
             rows[name] = {}
@@ -88,7 +91,7 @@ def measure(case: str, options: argparse.Namespace) -> dict[str, Any]:
             rows[name] = {"absent": str(reason)}
     outputs = {name: encode(image) for name, encode in contestants.items()}  # also warms up
     difference = (outputs["samaritan"] - outputs["plain"]).abs().max().item()
-    if difference > 1e-3:
+    if not difference < 1e-3:
         raise SystemExit(f"{case}: samaritan and plain differ by {difference:.2g}")
     rows["samaritan"]["max_difference_to_plain"] = difference
     for name, encode in contestants.items():  # operations are the same in any precision
@@ -100,21 +103,21 @@ def measure(case: str, options: argparse.Namespace) -> dict[str, Any]:
             error = (outputs[name].float() - outputs[full]).norm() / outputs[full].norm()
             rows[name]["relative_error"] = error.item()
     works = {name: partial(encode, image) for name, encode in contestants.items()}
-    for name, times in measuring.in_turn(works, options.repeats).items():
+    for name, times in measuring.in_turn(works, options.repeats, options.device).items():
         rows[name]["times_s"] = times
-    for name in contestants:
-        command = [
-            sys.executable,
-            __file__,
-            "--threads",
-            str(options.threads),
-            "--peak",
-            case,
-            name,
-            *["--quick"] * options.quick,
-        ]
-        out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-        rows[name] |= json.loads(out)
+    command = [
+        sys.executable,
+        __file__,
+        *["--quick"] * options.quick,
+        *["--compile"] * options.compile,
+    ]
+    command += ["--threads", str(options.threads), "--peak", case]
+    for name, work in works.items():
+        if options.device == "cpu":
+            out = subprocess.run([*command, name], check=True, capture_output=True, text=True)
+            rows[name] |= json.loads(out.stdout)
+        else:  # which knows its own memory
+            rows[name] |= peak_of(work, options.device)
     return rows
 
 
@@ -135,21 +138,25 @@ def show(case: str, rows: dict[str, Any]) -> None:
         )
 
 
-def peak_memory(case: str, name: str, *, quick: bool) -> dict[str, float]:
+def peak_memory(case: str, name: str, options: argparse.Namespace) -> dict[str, float]:
     """Highest memory while encoding, above what is held before, after one run to warm up."""
-    model, image = load(case, quick)
-    encode = CONTESTANTS[name](model)
+    model, image = load(case, options)
+    encode = asked(options)[name](model)
     encode(image)
     measuring.give_back()  # what the warm-up freed counts again
-    with measuring.sampled_memory() as peak:
-        encode(image)
-    return {"peak_mib": peak() / 2**20}
+    return peak_of(partial(encode, image))
 
 
-def load(case: str, quick: bool) -> tuple[Sam, Tensor]:
+def peak_of(work: Callable[[], Any], device: str = "cpu") -> dict[str, float]:
+    with measuring.sampled_memory(device) as peak:
+        work()
+        return {"peak_mib": peak() / 2**20}
+
+
+def load(case: str, options: argparse.Namespace) -> tuple[Sam, Tensor]:
     """The model with random weights, position tables included, and a random image."""
     torch.manual_seed(0)
-    if quick:
+    if options.quick:
         model = create_model("sam3d_tiny" if "3d" in case else "sam_tiny", quirks=CASES[case])
     elif case == "sammed2d_vit_b":  # its encoder without adapters
         model = create_model("sam_vit_b", image_size=256, quirks=CASES[case])
@@ -160,7 +167,8 @@ def load(case: str, quick: bool) -> tuple[Sam, Tensor]:
             if "pos" in name:
                 parameter.normal_(std=0.1)
     config = model.config
-    return model, torch.randn(1, config.in_channels, *config.image_size)
+    image = torch.randn(1, config.in_channels, *config.image_size)
+    return model.to(options.device), image.to(options.device)
 
 
 def ours(model: Sam) -> Encoder:
@@ -168,13 +176,25 @@ def ours(model: Sam) -> Encoder:
 
 
 def packed(model: Sam) -> Encoder:
-    """What `Predictor` takes on processors that have bfloat16."""
+    """What `Predictor` takes in bfloat16."""
     return torch.inference_mode()(with_packed_encoder(model).image_encoder)
+
+
+def compiled(model: Sam) -> Encoder:
+    """Our encoder through torch.compile, once for each size of a window."""
+    torch._dynamo.config.recompile_limit = 64
+    encoder = torch.compile(model.image_encoder, dynamic=False)
+    return torch.inference_mode()(encoder)  # type: ignore[no-any-return]
 
 
 def in_bfloat16(make: Callable[[Sam], Encoder]) -> Callable[[Sam], Encoder]:
     """A contestant under autocast: the lower precision that others offer."""
-    return lambda model: torch.autocast("cpu", dtype=torch.bfloat16)(make(model))
+
+    def made(model: Sam) -> Encoder:
+        device = next(model.parameters()).device.type
+        return torch.autocast(device, dtype=torch.bfloat16)(make(model))
+
+    return made
 
 
 def published(model: Sam) -> Encoder:
@@ -192,6 +212,7 @@ def segment_anything(model: Sam) -> Encoder:
         del sys.modules[name]
     other = package.sam_model_registry["vit_b"]()
     other.load_state_dict(model.state_dict())
+    other.to(next(model.parameters()).device)
     return torch.inference_mode()(other.image_encoder)
 
 
@@ -201,6 +222,7 @@ def transformers(model: Sam) -> Encoder:
         raise ValueError("measured at 1024 x 1024 only")
     package = importlib.import_module("transformers")
     encoder = package.SamVisionModel(package.SamVisionConfig()).eval()
+    encoder.to(next(model.parameters()).device)
     return torch.inference_mode()(lambda image: encoder(image).last_hidden_state)
 
 
@@ -214,6 +236,16 @@ CONTESTANTS: dict[str, Callable[[Sam], Encoder]] = {
     "segment_anything bfloat16": in_bfloat16(segment_anything),
     "transformers bfloat16": in_bfloat16(transformers),
 }
+
+
+def asked(options: argparse.Namespace) -> dict[str, Callable[[Sam], Encoder]]:
+    """Those that run on the device."""
+    found = dict(CONTESTANTS)
+    if options.compile:
+        found["samaritan compiled"] = compiled
+    if options.compile and options.device != "cpu":  # oneDNN's own layouts cannot be traced
+        found["samaritan compiled bfloat16"] = lambda model: compiled(with_packed_encoder(model))
+    return found
 
 
 class _Placeholder(ModuleType):

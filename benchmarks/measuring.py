@@ -36,15 +36,15 @@ LEFT_OUT = {
 """What torch's own counter leaves out: fused attention on a CPU, and oneDNN's products."""
 
 
-def machine(threads: int) -> dict[str, Any]:
+def machine(threads: int, device: str = "cpu") -> dict[str, Any]:
     """Where and on what the numbers were taken."""
     return {
         "torch": torch.__version__,
-        "processor": processor(),
+        "processor": processor() if device == "cpu" else torch.cuda.get_device_name(device),
         "threads": threads,
         "load": psutil.getloadavg()[0],
-        "matmul_gflops": matmul_rate(),
-        "matmul_gflops_bfloat16": matmul_rate(torch.bfloat16),
+        "matmul_gflops": matmul_rate(device=device),
+        "matmul_gflops_bfloat16": matmul_rate(torch.bfloat16, device),
     }
 
 
@@ -57,15 +57,12 @@ def processor() -> str:
         return platform.processor() or platform.machine()
 
 
-def matmul_rate(dtype: torch.dtype = torch.float32) -> float:
+def matmul_rate(dtype: torch.dtype = torch.float32, device: str = "cpu") -> float:
     """GFLOP/s of a matrix product of torch, the best of five."""
-    a, b = torch.randn(2, 2048, 2048).to(dtype)
-    times = []
-    for _ in range(5):
-        start = time.perf_counter()
-        a @ b
-        times.append(time.perf_counter() - start)
-    return 2 * 2048**3 / min(times) / 1e9
+    side = 2048 if device == "cpu" else 8192
+    a, b = torch.randn(2, side, side).to(device, dtype)
+    times = in_turn({"product": lambda: a @ b}, 5, device)["product"]
+    return 2 * side**3 / min(times) / 1e9
 
 
 def gflop(work: Callable[[], Any]) -> float:
@@ -75,15 +72,25 @@ def gflop(work: Callable[[], Any]) -> float:
     return float(counter.get_total_flops()) / 1e9
 
 
-def in_turn(works: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+def in_turn(
+    works: Mapping[str, Callable[[], Any]], rounds: int, device: str = "cpu"
+) -> dict[str, list[float]]:
     """Seconds of every work, round after round, so that a busy machine slows all of them alike."""
     times: dict[str, list[float]] = {name: [] for name in works}
     for _ in range(rounds):
         for name, work in works.items():
+            wait(device)
             start = time.perf_counter()
             work()
+            wait(device)
             times[name].append(time.perf_counter() - start)
     return times
+
+
+def wait(device: str) -> None:
+    """Until the device has done all that it was given."""
+    if device != "cpu":
+        torch.cuda.synchronize(device)
 
 
 def median_ratio(times: Sequence[float], base: Sequence[float]) -> float:
@@ -97,9 +104,21 @@ def give_back() -> None:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
+def memory_held(device: str = "cpu") -> int:
+    """Bytes of this process: resident, or in tensors of a GPU."""
+    if device != "cpu":
+        return int(torch.cuda.memory_allocated(device))
+    return int(psutil.Process().memory_info().rss)
+
+
 @contextmanager
-def sampled_memory() -> Iterator[Callable[[], float]]:
-    """The highest resident memory inside the block, above that at its start, in bytes."""
+def sampled_memory(device: str = "cpu") -> Iterator[Callable[[], float]]:
+    """The highest memory inside the block, above that at its start, in bytes: resident, or a GPU's."""
+    if device != "cpu":
+        held = memory_held(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        yield lambda: torch.cuda.max_memory_allocated(device) - held
+        return
     process, stop = psutil.Process(), threading.Event()
     start = highest = process.memory_info().rss
 

@@ -59,7 +59,8 @@ def attention(w: Mapping[str, Tensor], config: SamConfig, x: Tensor) -> Tensor:
     on_grid = q.reshape(n * heads, *size, -1)
     parts = []
     for axis, (name, length) in enumerate(zip(axes, size, strict=True)):
-        offsets = torch.arange(length)[:, None] - torch.arange(length)[None, :] + length - 1
+        places = torch.arange(length, device=x.device)
+        offsets = places[:, None] - places[None, :] + length - 1
         rows = w[f"attn.rel_pos_{name}"][offsets]
         letter = "xyz"[axis]
         parts.append(

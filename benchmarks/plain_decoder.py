@@ -88,7 +88,7 @@ def cells(grid: Sequence[int]) -> Tensor:
 def positions(w: Weights, coords: Tensor) -> Tensor:
     """Sine and cosine in 2D; sine, cosine, sine in 3D."""
     matrix = w["prompt_encoder.pe_layer.positional_encoding_gaussian_matrix"]
-    angle = 2 * math.pi * ((2 * coords - 1) @ matrix)
+    angle = 2 * math.pi * ((2 * coords.to(matrix.device) - 1) @ matrix)
     return torch.cat([angle.sin(), angle.cos(), angle.sin()][: len(matrix)], dim=-1)
 
 
