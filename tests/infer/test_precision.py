@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from samaritan import Predictor, read
+from samaritan.errors import ConfigError
 from samaritan.geometry import Grid
 from samaritan.infer.engine import resolve_precision
 from samaritan.models import create_model, get_config
@@ -47,6 +48,19 @@ def test_packed_encoder_follows_the_model(able):
     assert predictor.working is not first
     exact = Predictor(big(), device="cpu", precision="float32")
     assert exact.working is exact.model
+
+
+def test_compiled_encoders_are_for_gpus_and_follow_the_model(monkeypatch):
+    with pytest.raises(ConfigError, match=r"compiled=True is for CUDA devices, not 'cpu'"):
+        Predictor(big(), device="cpu", compiled=True)
+    predictor = Predictor(big(), device="cpu", precision="float32")
+    monkeypatch.setattr(predictor, "_compiled", True)  # as on a GPU; what torch compiles is torch's
+    first = predictor.working
+    assert first is not predictor.model
+    assert predictor.working is first
+    image = torch.randn(1, 3, 64, 64)
+    with torch.compiler.set_stance("force_eager"), predictor.running():
+        assert torch.equal(first.image_encoder(image), predictor.model.image_encoder(image))
 
 
 def test_decoder_stays_in_float32(able, monkeypatch):

@@ -13,6 +13,7 @@ from samaritan.models.packed import (
     PackedLinear,
     packs,
     suits_bfloat16,
+    with_compiled_encoder,
     with_packed_encoder,
 )
 
@@ -99,6 +100,16 @@ def test_a_gpus_layers_are_converted_once_and_adapters_stay_beside(tame, randn, 
     assert {p.dtype for p in model.parameters()} == {torch.float32}
     assert relative(encoder(image), expected) < 2e-2 < relative(before, expected)
     assert torch.equal(model.image_encoder(image), expected)
+
+
+def test_a_compiled_encoder_is_the_same_and_shares_its_weights(tame, randn, no_grad):
+    model = tame("sam_tiny")
+    image = randn(1, 3, *model.config.image_size)
+    with torch.compiler.set_stance("force_eager"):  # compiling itself is torch's
+        fast = with_compiled_encoder(model)
+        assert torch.equal(fast.image_encoder(image), model.image_encoder(image))
+    assert {id(p) for p in fast.parameters()} == {id(p) for p in model.parameters()}
+    assert fast.mask_decoder is model.mask_decoder
 
 
 def test_what_is_packed_where():

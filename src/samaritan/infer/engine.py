@@ -23,7 +23,12 @@ from samaritan.geometry import FloatArray, Grid
 from samaritan.infer.cache import ByteCache
 from samaritan.models import ClassSam, MaskSam, Sam
 from samaritan.models.config import SamConfig
-from samaritan.models.packed import packs, suits_bfloat16, with_packed_encoder
+from samaritan.models.packed import (
+    packs,
+    suits_bfloat16,
+    with_compiled_encoder,
+    with_packed_encoder,
+)
 from samaritan.transforms import Preprocess, default_preprocess, neurosam3d_windows
 from samaritan.volume import Volume
 
@@ -85,6 +90,7 @@ class Engine:
         *,
         device: str | torch.device | None = None,
         precision: Precision = "auto",
+        compiled: bool = False,
         cache_bytes: int = CACHE_BYTES,
         progress: Progress | None = None,
     ) -> None:
@@ -98,7 +104,12 @@ class Engine:
                 f"{self.preprocess.kind!r} makes frames of {self.preprocess.n_axes}"
             )
         self.dtype = resolve_precision(precision, self.device, config)
-        self._packs = packs(config, self.device, self.dtype)
+        if compiled and self.device.type != "cuda":
+            raise ConfigError(
+                f"compiled=True is for CUDA devices, not {self.device.type!r}, where it makes image "
+                "encoders no faster. Leave it out, or choose device='cuda'"
+            )
+        self._packs, self._compiled = packs(config, self.device, self.dtype), compiled
         self.progress: Progress = progress or (lambda what, done, total: None)
         self.encoding_seconds = 0.0  # what making and encoding frames took so far
         self._packed: tuple[object, Sam] | None = None
@@ -112,12 +123,13 @@ class Engine:
 
         Made anew where weights were changed in the meantime.
         """
-        if not self._packs:
+        if not self._packs and not self._compiled:
             return self.model
         parts = self.model.image_encoder.parameters()
         stamp = (self.model.config, *((id(p), p._version) for p in parts))
         if self._packed is None or self._packed[0] != stamp:
-            self._packed = stamp, with_packed_encoder(self.model, self.dtype)
+            made = with_packed_encoder(self.model, self.dtype) if self._packs else self.model
+            self._packed = stamp, with_compiled_encoder(made) if self._compiled else made
         return self._packed[1]
 
     @cached_property

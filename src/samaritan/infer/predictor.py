@@ -27,6 +27,8 @@ class Predictor(Engine):
         device: such as "cpu" or "cuda:0"; None: the best there is.
         precision: "auto" is the fastest that keeps masks: bfloat16 on CUDA devices that have it, and on
             processors that have it for image encoders as large as SAM's; float32 elsewhere.
+        compiled: put the image encoder through torch.compile, for CUDA devices: the first frame of each
+            size, or batch, takes a minute or so, and all others are faster.
         cache_bytes: memory bound of the kept embeddings.
         progress: called with (what, done, total) while something takes long.
 

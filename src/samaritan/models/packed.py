@@ -41,8 +41,17 @@ def packs(config: SamConfig, device: torch.device, dtype: torch.dtype) -> bool:
 
 def with_packed_encoder(model: nn.Module, dtype: torch.dtype = torch.bfloat16) -> Any:
     """A model that shares all with the given one but its image encoder, a packed copy of that."""
-    other, encoder = copy.copy(model), model.image_encoder
-    other._modules = {**model._modules, "image_encoder": PackedEncoder(encoder, dtype)}  # type: ignore[arg-type]
+    return _with_encoder(model, PackedEncoder(model.image_encoder, dtype))  # type: ignore[arg-type]
+
+
+def with_compiled_encoder(model: nn.Module) -> Any:
+    """A model that shares all with the given one, its image encoder called through torch.compile."""
+    return _with_encoder(model, torch.compile(model.image_encoder, dynamic=False))  # type: ignore[arg-type]
+
+
+def _with_encoder(model: nn.Module, encoder: nn.Module) -> Any:
+    other = copy.copy(model)
+    other._modules = {**model._modules, "image_encoder": encoder}
     return other
 
 
