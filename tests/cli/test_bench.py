@@ -69,7 +69,7 @@ def scripts(tmp_path: Path) -> Path:
         (folder / f"{name}.py").write_text(text)
 
     script("encode", MEASURED)
-    script("slow", MEASURED, flags="")
+    script("slow", MEASURED, flags="--device")
     script("wrong", {}, fails=True)
     script("odd", {"cases": [1]})
     return folder
@@ -113,6 +113,13 @@ def test_a_run_leaves_table_picture_numbers_and_what_was_printed(scripts, tmp_pa
     assert (out / "slow.txt").read_text() == "measured\n"
 
 
+def test_on_a_gpu_those_run_that_can(scripts, tmp_path, capsys) -> None:
+    done = samaritan(capsys, "bench", "--device", "cuda", "-o", tmp_path, "--scripts", scripts)
+    assert done.code == 0, done.err
+    assert (tmp_path / "slow.txt").read_text() == "measured --device cuda\n"
+    assert not (tmp_path / "encode.txt").exists()
+
+
 def test_one_that_fails_is_told_and_the_others_count(scripts, tmp_path, capsys) -> None:
     out = tmp_path / "out"
     done = samaritan(capsys, "bench", "--quick", "--threads", 1, "-o", out, "--scripts", scripts)
@@ -131,6 +138,8 @@ def test_what_cannot_be_run_is_refused_with_what_to_do(scripts, tmp_path, capsys
     assert "no benchmark 'encoed'; known: encode, odd, slow, wrong" in done.err
     done = samaritan(capsys, "bench", "slow", "--quick", "--scripts", scripts)
     assert "slow cannot run with --quick" in done.err
+    done = samaritan(capsys, "bench", "encode", "--device", "cuda", "--scripts", scripts)
+    assert "encode cannot run with --device" in done.err
     with pytest.raises(FileError, match=r"Clone the repository .* --scripts FOLDER"):
         find_programs(tmp_path)
     assert samaritan(capsys, "bench", "--list", "--scripts", scripts).out.split() == [
@@ -140,10 +149,12 @@ def test_what_cannot_be_run_is_refused_with_what_to_do(scripts, tmp_path, capsys
 
 def test_the_benchmarks_of_this_checkout_are_found_and_ask_one_question_each() -> None:
     found = find_programs(None)
-    assert {"encode", "click", "labelling", "volumes", "startup", "growth"} <= set(found)
-    assert {name for name, program in found.items() if program.knows_quick} >= {
-        "labelling", "volumes", "startup", "growth",
+    assert {"encode", "clicks", "labelling", "volumes", "startup", "growth"} <= set(found)
+    knowing = lambda option: {name for name, p in found.items() if option in p.knows}  # noqa: E731
+    assert knowing("--quick") >= {
+        "clicks", "encode", "growth", "labelling", "startup", "training", "volumes",
     }  # fmt: skip
+    assert knowing("--device") == {"clicks", "encode", "training"}
     assert all(program.question.endswith(".") for program in found.values())
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -21,7 +22,8 @@ class Program:
 
     path: Path
     question: str
-    knows_quick: bool
+    knows: frozenset[str]
+    """Options that not all benchmarks have."""
 
 
 def bench(
@@ -35,6 +37,9 @@ def bench(
         bool,
         typer.Option("--quick", help="Tiny models, one round: does everything run? No figures."),
     ] = False,
+    device: Annotated[
+        str | None, typer.Option(help="A GPU, such as cuda: those that can run there, on it.")
+    ] = None,
     threads: Annotated[
         int | None, typer.Option(help="Threads of each; else as each chooses.", min=1)
     ] = None,
@@ -52,19 +57,33 @@ def bench(
     from samaritan.cli.bench_plot import plot
     from samaritan.cli.bench_results import markdown
 
-    programs = chosen(find_programs(scripts), names or [], quick=quick)
+    options = _options(quick=quick, threads=threads, device=device)
+    programs = chosen(find_programs(scripts), names or [], needed=set(options) & _NOT_ALWAYS)
     if show:
         for name, program in programs.items():
             typer.echo(f"{name:12} {program.question}")
         return
     output.mkdir(parents=True, exist_ok=True)
-    results, failed = run(programs, output, quick=quick, threads=threads)
+    results, failed = run(programs, output, options)
     page = markdown(results, failed)
     (output / "bench.md").write_text(page, "utf-8")
     plot(results, output / "bench.png")
     typer.echo(page)
     if failed:
         raise typer.Exit(1)
+
+
+_NOT_ALWAYS = frozenset(("--quick", "--device"))
+
+
+def _options(*, quick: bool, threads: int | None, device: str | None) -> dict[str, list[str]]:
+    """What every benchmark is called with: options, and their values."""
+    options: dict[str, list[str]] = {"--quick": []} if quick else {}
+    if threads is not None:
+        options["--threads"] = [str(threads)]
+    if device is not None:
+        options["--device"] = [device]
+    return options
 
 
 def find_programs(folder: Path | None) -> dict[str, Program]:
@@ -87,15 +106,18 @@ def find_programs(folder: Path | None) -> dict[str, Program]:
         text = path.read_text("utf-8")
         if '"--json"' in text:
             question = (ast.get_docstring(ast.parse(text)) or "").split("\n")[0]
-            found[path.stem] = Program(path, question, '"--quick"' in text)
+            knows = frozenset(option for option in _NOT_ALWAYS if f'"{option}"' in text)
+            found[path.stem] = Program(path, question, knows)
     return found
 
 
-def chosen(programs: dict[str, Program], names: list[str], *, quick: bool) -> dict[str, Program]:
-    """Take those that were named, or all.
+def chosen(
+    programs: dict[str, Program], names: list[str], *, needed: Set[str] = frozenset()
+) -> dict[str, Program]:
+    """Take those that were named, or all that have the options needed.
 
     Raises:
-        ConfigError: if a name is not known, or a benchmark has no quick way.
+        ConfigError: if a name is not known, or a benchmark that was named lacks an option.
     """
     from samaritan.errors import ConfigError
 
@@ -104,15 +126,16 @@ def chosen(programs: dict[str, Program], names: list[str], *, quick: bool) -> di
         raise ConfigError(
             f"there is no benchmark {', '.join(map(repr, unknown))}; known: {', '.join(programs)}"
         )
-    slow = [name for name in names if not programs[name].knows_quick]
-    if quick and slow:
-        raise ConfigError(f"{', '.join(slow)} cannot run with --quick: leave it out")
+    for option in sorted(needed):
+        without = [name for name in names if option not in programs[name].knows]
+        if without:
+            raise ConfigError(f"{', '.join(without)} cannot run with {option}: leave it out")
     wanted = names or list(programs)
-    return {name: programs[name] for name in wanted if programs[name].knows_quick or not quick}
+    return {name: programs[name] for name in wanted if needed <= programs[name].knows}
 
 
 def run(
-    programs: dict[str, Program], output: Path, *, quick: bool, threads: int | None
+    programs: dict[str, Program], output: Path, options: dict[str, list[str]]
 ) -> tuple[list[Results], dict[str, str]]:
     """Run benchmarks one after the other; also why some of them failed."""
     from samaritan.cli.bench_results import read_results
@@ -120,7 +143,7 @@ def run(
     from samaritan.errors import FileError
 
     results, failed = [], {}
-    more = ["--quick"] * quick + ([] if threads is None else ["--threads", str(threads)])
+    more = [word for option, values in options.items() for word in (option, *values)]
     with bars() as report:
         for count, (name, program) in enumerate(programs.items()):
             report(name, count, len(programs))
