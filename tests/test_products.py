@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from samaritan import products
+from samaritan.adapt import insert
 from samaritan.products import Linear, linear
 
 ROWS, INS, OUTS = 96, 256, 192
@@ -79,3 +80,24 @@ def test_layer_gives_a_tensor_of_its_own_that_may_be_added_into() -> None:
     assert not out._is_view()
     out.add_(1).sum().backward()
     assert torch.equal(layer.bias.grad, torch.full((OUTS,), float(ROWS)))
+
+
+def test_adapters_beside_a_layer_learn_alike_by_either_library(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    torch.manual_seed(0)
+    model = torch.nn.ModuleDict({"qkv": Linear(INS, 3 * INS)}).requires_grad_(False)
+    insert(model, "qkv", "lora", parts="qv")
+    learning = [p for name, p in model.named_parameters() if ".adapters." in name]
+    for p in learning:
+        torch.nn.init.normal_(p.requires_grad_(True), std=0.1)
+    x, way_back = torch.randn(ROWS, INS, requires_grad=True), torch.randn(ROWS, 3 * INS)
+    found = []
+    for fewest in (products._FEWEST, 2**40):
+        monkeypatch.setattr(products, "_FEWEST", fewest)
+        out = model["qkv"](x)
+        found.append((out.detach(), *torch.autograd.grad(out, [x, *learning], way_back)))
+    assert len(learning) == 4
+    for one, other in zip(*found, strict=True):
+        assert other.norm() > 0
+        assert (one - other).norm() < 1e-5 * other.norm()
