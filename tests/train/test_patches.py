@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import torch
 from train.patch_toys import masks, planned_toy, trainer_of, unet
 from train.test_loop import Stopped, lines_of, stop_after
 
-from samaritan import read, read_labels
+from samaritan import Volume, read, read_labels, write
 from samaritan.assembly import create_model
 from samaritan.checkpoints import load_model, save_weights
 from samaritan.checkpoints.sniffing import resolve_folder
@@ -199,6 +200,24 @@ def test_folds_are_those_of_the_file(planned) -> None:
         assert work.validation.patches.ids == fold.val
     prints = {facts_of_planned(masks(f"data.fold={n}"), planned)["fingerprint"] for n in range(5)}
     assert len(prints) == 5
+
+
+def test_data_are_the_same_where_files_were_copied_and_others_where_values_changed(
+    tmp_path,
+) -> None:
+    planned = planned_toy(tmp_path)
+    own = planned.plans.configuration("3d_fullres")
+    planned.make_all(own)
+    before = facts_of_planned(masks(), planned)["fingerprint"]
+    case = planned.raw.cases.cases[0]
+    path = planned.raw.cases.path(case.images[0])
+    os.utime(path, (1e9, 1e9))
+    assert planned.make_all(own) == 1
+    assert facts_of_planned(masks(), planned)["fingerprint"] == before
+    scan = read(path)
+    write(Volume(scan.array * (scan.array > 100), scan.grid), path)
+    assert planned.make_all(own) == 1
+    assert facts_of_planned(masks(), planned)["fingerprint"] != before
 
 
 def test_fold_all_learns_from_every_case(planned) -> None:

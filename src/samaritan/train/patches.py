@@ -14,7 +14,7 @@ from torch import Tensor
 from samaritan.checkpoints import load_model
 from samaritan.data.nnunet import splits
 from samaritan.data.nnunet.augment import PatchAugment
-from samaritan.data.nnunet.cases import stored_key
+from samaritan.data.nnunet.cases import stored_digest
 from samaritan.data.nnunet.chain import PlannedChain
 from samaritan.data.nnunet.labels import LabelSet
 from samaritan.data.nnunet.patches import PatchDataset
@@ -222,15 +222,15 @@ def facts_of_planned(recipe: Recipe, planned: PlannedSet) -> dict[str, Any]:
     """What identifies the data of a run."""
     configuration = configuration_of(recipe, planned)
     fold, folder = fold_of(recipe, planned, configuration), planned.cases_folder(configuration)
-    keys = [stored_key(folder, case) for case in planned.ids(configuration)]
-    whole = [planned.plans.content, planned.content, fold.train, fold.val, keys]
+    digests = [stored_digest(folder, case) for case in planned.ids(configuration)]
+    whole = [planned.plans.content, planned.content, fold.train, fold.val, digests]
     return {
         "root": str(planned.folder),
         "raw": None if planned.raw is None else str(planned.raw.cases.root),
         "plans": planned.plans.name,
         "configuration": configuration.name,
         "fold": recipe.data.fold,
-        "cases": len(keys),
+        "cases": len(digests),
         "train": list(fold.train),
         "validate": list(fold.val),
         "fingerprint": hashlib.sha256(json.dumps(whole).encode()).hexdigest()[:32],

@@ -7,6 +7,7 @@ oversampling draws from, and `CASE.json`, written last: a case without it is not
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import time
 import zipfile
@@ -123,11 +124,16 @@ def save_case(folder: Path, case: str, made: Prepared, *, key: str = "") -> None
         rows.append([list(name) if isinstance(name, tuple) else name, start, start + len(voxels)])
         start += len(voxels)
     places = list(made.places.values())
-    note = {"key": key, "properties": asdict(made.properties), "places": rows}
-    paths = [folder / f"{case}{end}" for end in (".npy", "_seg.npy", "_places.npy", ".json")]
     drawn = np.concatenate(places) if places else np.zeros((0, 3), np.int32)
-    with replacing(*paths) as (*arrays, text):
-        for path, array in zip(arrays, (made.image, made.labels[None], drawn), strict=True):
+    arrays = (made.image, made.labels[None], drawn)
+    digest = hashlib.sha256()
+    for array in arrays:
+        digest.update(np.ascontiguousarray(array))
+    note = {"key": key, "properties": asdict(made.properties), "places": rows}
+    note["sha256"] = digest.hexdigest()
+    paths = [folder / f"{case}{end}" for end in (".npy", "_seg.npy", "_places.npy", ".json")]
+    with replacing(*paths) as (*files, text):
+        for path, array in zip(files, arrays, strict=True):
             with path.open("wb") as out:
                 np.save(out, array, allow_pickle=False)
         text.write_text(json.dumps(note), "utf-8")
@@ -143,11 +149,25 @@ def forget_stopped(folder: Path) -> None:
 
 def stored_key(folder: Path, case: str) -> str | None:
     """Tell what a case of ours was made from; None if it is not there, or not whole."""
+    note = _note(folder, case)
+    return None if note is None else note["key"]
+
+
+def stored_digest(folder: Path, case: str) -> str | None:
+    """Sum up the values of a case of ours: the same however often, and wherever, it is made."""
+    note = _note(folder, case)
+    return None if note is None else note.get("sha256", note["key"])
+
+
+def _note(folder: Path, case: str) -> dict[str, str] | None:
     ends = (".npy", "_seg.npy", "_places.npy", ".json")
     if not all((folder / f"{case}{end}").is_file() for end in ends):
         return None
     try:
-        return str(json.loads((folder / f"{case}.json").read_text("utf-8"))["key"])
+        note = json.loads((folder / f"{case}.json").read_text("utf-8"))
+        return {
+            name: str(note[name]) for name in ("key", "sha256") if name == "key" or name in note
+        }
     except (OSError, ValueError, LookupError, TypeError):
         return None
 
