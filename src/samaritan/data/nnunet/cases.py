@@ -128,7 +128,7 @@ def save_case(folder: Path, case: str, made: Prepared, *, key: str = "") -> None
     arrays = (made.image, made.labels[None], drawn)
     digest = hashlib.sha256()
     for array in arrays:
-        digest.update(np.ascontiguousarray(array))
+        digest.update(np.ascontiguousarray(array).data)
     note = {"key": key, "properties": asdict(made.properties), "places": rows}
     note["sha256"] = digest.hexdigest()
     paths = [folder / f"{case}{end}" for end in (".npy", "_seg.npy", "_places.npy", ".json")]
