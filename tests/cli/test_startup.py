@@ -14,7 +14,8 @@ from samaritan import phantom, phantom_picture, write
 NEVER = (
     "matplotlib", "monai", "SimpleITK", "pandas", "accelerate", "transformers", "tensorboard", "h5py",
     "highdicom", "nrrd", "yaml", "sympy", "torchvision", "torch._dynamo", "torch._inductor", "torch.onnx",
-    "scipy.stats", "scipy.optimize", "samaritan.recipes", "samaritan.evaluation", "samaritan.train",
+    "scipy.stats", "scipy.optimize", "samaritan.data", "samaritan.recipes", "samaritan.evaluation",
+    "samaritan.train",
 )  # fmt: skip
 """What pointing at something in an image needs at no time."""
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from samaritan.checkpoints import load_model, read_header
-from samaritan.data.nnunet.chain import PlannedChain, is_planned
+from samaritan.data.nnunet.chain import PlannedChain
 from samaritan.data.nnunet.preprocessing import Prepared, preprocess
 from samaritan.data.nnunet.rawset import RawCase
 from samaritan.data.nnunet.restoring import Slab, WayBack
@@ -25,6 +25,7 @@ from samaritan.infer.engine import Precision, Progress, resolve_device, resolve_
 from samaritan.infer.sliding import SlidingWindows
 from samaritan.models.patch_classes import patch_logits
 from samaritan.models.sam import Sam
+from samaritan.transforms.preprocess import is_planned
 from samaritan.volume import LabelMap, Volume
 
 Tee = Callable[[Iterable[Slab], WayBack, Volume], Iterator[Slab]]

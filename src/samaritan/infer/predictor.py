@@ -9,12 +9,11 @@ import numpy as np
 import torch
 
 from samaritan.checkpoints import Header, load_model
-from samaritan.data.nnunet.chain import is_planned
 from samaritan.errors import ConfigError, PromptError
 from samaritan.infer.engine import Engine, OpenImage, Precision
 from samaritan.infer.session import Session
 from samaritan.transforms import CubePreprocess, Preprocess, SlicePreprocess
-from samaritan.transforms.preprocess import slice_axis
+from samaritan.transforms.preprocess import is_planned, slice_axis
 from samaritan.volume import Volume
 
 

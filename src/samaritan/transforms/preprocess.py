@@ -83,6 +83,15 @@ class Frame:
         object.__setattr__(self, "statistics", dict(self.statistics))
 
 
+PLANNED = "nnunet"
+"""The kind of chain that labels whole volumes by nnU-Net's plans: `samaritan.data.nnunet.chain`."""
+
+
+def is_planned(preprocess: Mapping[str, Any] | None) -> bool:
+    """Tell whether the `preprocess` of a header is such a chain, without importing what it needs."""
+    return preprocess is not None and preprocess.get("kind") == PLANNED
+
+
 class Preprocess(ABC):
     """A chain from a volume to frames. See `SlicePreprocess` and `WindowPreprocess`."""
 

@@ -9,10 +9,11 @@ import pytest
 from infer.planned import chain as by_hand
 from infer.planned import scene
 
-from samaritan.data.nnunet.chain import PlannedChain, is_planned
+from samaritan.data.nnunet.chain import PlannedChain
 from samaritan.data.nnunet.preprocessing import without_labels
 from samaritan.data.nnunet.rawset import RawCase
 from samaritan.errors import ConfigError
+from samaritan.transforms.preprocess import is_planned
 from samaritan.volume import Volume
 
 

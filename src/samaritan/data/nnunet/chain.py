@@ -19,6 +19,7 @@ from samaritan.data.nnunet.restoring import WayBack
 from samaritan.data.reading import case_image
 from samaritan.errors import ConfigError, SamaritanError
 from samaritan.geometry import Grid, orientation_matrix
+from samaritan.transforms.preprocess import PLANNED
 
 Fold = int | Literal["all"]
 
@@ -54,7 +55,7 @@ class PlannedChain:
             which nnU-Net does not; None: axes are taken as they lie in a file.
     """
 
-    kind: ClassVar[str] = "nnunet"
+    kind: ClassVar[str] = PLANNED
 
     plans: Plans
     configuration: Configuration
@@ -172,11 +173,6 @@ class PlannedChain:
             raise ConfigError(
                 f"the preprocessing that the weights name is damaged: {error!r}. Export them again"
             ) from error
-
-
-def is_planned(preprocess: Mapping[str, Any] | None) -> bool:
-    """Tell whether the `preprocess` of a header is a `PlannedChain`."""
-    return preprocess is not None and preprocess.get("kind") == PlannedChain.kind
 
 
 def orientation_of(planned: PlannedSet, *, most: int = 8) -> str | None:
