@@ -56,6 +56,15 @@ def test_settings_have_the_types_of_their_fields(setting, read) -> None:
     assert read(resolve("sam_med2d", settings=[setting]))
 
 
+def test_a_mapping_is_put_into_the_one_there_and_an_empty_one_takes_its_place() -> None:
+    own = resolve("samaritan_2d").data.weights
+    assert own
+    more = resolve("samaritan_2d", settings=["data.weights={mine: 2}"]).data.weights
+    assert more == {**own, "mine": 2}
+    settings = ["data.weights={}", "data.weights.mine=2"]
+    assert resolve("samaritan_2d", settings=settings).data.weights == {"mine": 2}
+
+
 def test_everything_wrong_is_told_at_once() -> None:
     settings = [
         "optm.lr=1", "lr=3", "optim.lr=fast", "run.epochs=0", "data.batch_size=2.5",

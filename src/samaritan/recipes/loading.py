@@ -30,7 +30,8 @@ def resolve(
     Args:
         name: of a recipe; without it, the one that the file's `name` says, or plain defaults.
         file: YAML with some or all fields.
-        settings: such as "optim.lr=1e-4" or "optim.groups=[{match: '**.adapters.**', lr: 2}]".
+        settings: such as "optim.lr=1e-4" or "optim.groups=[{match: '**.adapters.**', lr: 2}]". A mapping is
+            put into the one that is there, and an empty one takes its place.
         changes: dotted names and values that are already of their type.
 
     Raises:
@@ -138,6 +139,8 @@ def _put(values: dict[str, Any], dotted: str, value: Any, problems: list[str]) -
         if not isinstance(at, dict):
             problems.append(f"{dotted}: {section} is no section")
             return
+    if value == {}:
+        at.pop(last, None)  # or nothing could be taken away
     _merge(at, {last: value})
 
 
