@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -150,6 +151,21 @@ def test_a_bad_case_is_told_and_the_others_are_reported(capsys, models, data, tm
     assert "1 case could not be measured" in done.err
     assert "hearts0" in done.err
     assert list(json.loads(done.out)["problems"]) == ["hearts/hearts0"]
+
+
+def test_cases_without_labels_are_left_out_and_counted(capsys, models, data, tmp_path) -> None:
+    manifest = load_manifest(data)
+    for name, kept in (("one", 3), ("none", 0)):
+        cases = [c if i < kept else replace(c, labels=()) for i, c in enumerate(manifest)]
+        replace(manifest, cases=tuple(cases)).write(tmp_path / f"{name}.json")
+    options = ("evaluate", "-m", models / "tiny.safetensors", "--clicks", 1, "-o", tmp_path / "out")
+    done = samaritan(capsys, *options, "-d", tmp_path / "one.json")
+    assert done.code == 0, done.err
+    assert "1 of 4 cases have no labels and are left out" in done.err
+    assert len({row["case"] for row in read_rows(tmp_path)}) == 3
+    refused = samaritan(capsys, *options, "-d", tmp_path / "none.json")
+    assert refused.code == 1
+    assert "none of the 4 cases has labels to measure against" in refused.err
 
 
 @pytest.mark.parametrize(

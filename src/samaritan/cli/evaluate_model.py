@@ -101,11 +101,12 @@ class Wanted:
         )
 
     def manifest(self) -> Manifest:
-        """The cases to measure on.
+        """The cases to measure on: those whose labels are known.
 
         Raises:
             ConfigError: if there are none in the part that was named.
         """
+        from samaritan.cli.console import warn
         from samaritan.errors import ConfigError
 
         assert self.data is not None
@@ -116,6 +117,14 @@ class Wanted:
             if not manifest.cases:
                 told = ", ".join(f"{name or 'undecided'} ({n})" for name, n in known.items())
                 raise ConfigError(f"no case is in part {self.split!r}; there are: {told}")
+        every, manifest = len(manifest), manifest.select(where=lambda case: bool(case.labels))
+        if not manifest.cases:
+            raise ConfigError(
+                f"none of the {every} cases has labels to measure against. Name a part with "
+                "--split, or other --data"
+            )
+        if len(manifest) < every:
+            warn(f"{every - len(manifest)} of {every} cases have no labels and are left out")
         if self.limit is None:
             return manifest
         counts: dict[str, int] = {}
