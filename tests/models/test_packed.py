@@ -41,6 +41,19 @@ def tame(build):
     return make
 
 
+@pytest.fixture
+def adapted(tame, randn, no_grad):
+    """A model with LoRA that changes much, an image, and its embedding without LoRA."""
+    model = tame("sam_tiny", quirks=Quirks(window_padding=True))
+    image = randn(1, 3, *model.config.image_size)
+    before = model.image_encoder(image)
+    insert(model, "image_encoder.blocks.*.attn.qkv", "lora", parts="qv")
+    for name, parameter in model.named_parameters():
+        if ".adapters." in name:
+            parameter.copy_(0.3 * randn(*parameter.shape))
+    return model, image, before
+
+
 @needs_onednn
 @pytest.mark.parametrize(
     ("name", "size", "quirks"),
@@ -70,14 +83,8 @@ def test_layer_and_its_activation_are_those_of_the_mlp(randn, no_grad):
 
 
 @needs_onednn
-def test_every_layer_is_packed_and_adapters_stay_beside(tame, randn, no_grad):
-    model = tame("sam_tiny")
-    image = randn(1, 3, *model.config.image_size)
-    before = model.image_encoder(image)
-    insert(model, "image_encoder.blocks.*.attn.qkv", "lora", parts="qv")
-    for name, parameter in model.named_parameters():
-        if ".adapters." in name:
-            parameter.copy_(0.3 * randn(*parameter.shape))
+def test_every_layer_is_packed_and_adapters_stay_beside(adapted):
+    model, image, before = adapted
     expected = model.image_encoder(image)
     encoder = PackedEncoder(model.image_encoder)
     assert not any(isinstance(m, torch.nn.Linear) for m in encoder.modules())
@@ -85,14 +92,8 @@ def test_every_layer_is_packed_and_adapters_stay_beside(tame, randn, no_grad):
 
 
 @needs_onednn
-def test_a_gpus_layers_are_converted_once_and_adapters_stay_beside(tame, randn, no_grad):
-    model = tame("sam_tiny", quirks=Quirks(window_padding=True))
-    image = randn(1, 3, *model.config.image_size)
-    before = model.image_encoder(image)
-    insert(model, "image_encoder.blocks.*.attn.qkv", "lora", parts="qv")
-    for name, parameter in model.named_parameters():
-        if ".adapters." in name:
-            parameter.copy_(0.3 * randn(*parameter.shape))
+def test_a_gpus_layers_are_converted_once_and_adapters_stay_beside(adapted):
+    model, image, before = adapted
     expected = model.image_encoder(image)
     encoder = PackedEncoder(model.image_encoder, laid_out=False)
     layers = [m for m in encoder.modules() if isinstance(m, torch.nn.Linear | torch.nn.Conv2d)]
