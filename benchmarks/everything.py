@@ -18,7 +18,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,8 +56,6 @@ def main() -> None:
     report = measuring.machine(options.threads) | {"sure": options.sure, "points": options.points}
     report |= measure(options)
     show(report["cases"])
-    if options.growth:
-        report["growth"] = growth(options)
     if options.json:
         Path(options.json).write_text(json.dumps(report, indent=1) + "\n")
 
@@ -70,7 +68,6 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--sure", type=float, default=0.45, help="part of answers of good quality")
     parser.add_argument("--threads", type=int, default=min(2, torch.get_num_threads()))
     parser.add_argument("--no-peak", action="store_true", help="do not measure memory")
-    parser.add_argument("--growth", action="store_true", help="time 1 to 1,024 clicks as well")
     parser.add_argument("--quick", action="store_true", help="a tiny model, few clicks")
     parser.add_argument("--json", metavar="FILE", help="write all numbers here")
     parser.add_argument("--peak", choices=CONTESTANTS, help=argparse.SUPPRESS)
@@ -364,47 +361,6 @@ def peak_memory(options: argparse.Namespace) -> dict[str, float]:
     with measuring.sampled_memory() as peak:
         timed(scene, run)
     return {"peak_mib": peak() / 2**20}
-
-
-def growth(options: argparse.Namespace) -> dict[str, Any]:
-    """Seconds of decoding 1 to 1,024 clicks on one image, and the exponent that fits them."""
-    scene = Scene.of(options)
-    config, model = scene.model.config, scene.model
-    features, code = (
-        torch.randn(1, config.embed_dim, *config.grid),
-        model.prompt_encoder.get_dense_pe(),
-    )
-    counts = [1, 4, 16] if options.quick else [1, 4, 16, 64, 256, 1024]
-
-    def decode(n: int) -> None:
-        points = torch.rand(n, 1, 2) * config.image_size[0]
-        with torch.inference_mode():
-            sparse, dense = model.prompt_encoder(points=(points, torch.ones(n, 1)))
-            model.mask_decoder(
-                image_embeddings=features,
-                image_pe=code,
-                sparse_prompt_embeddings=sparse,
-                dense_prompt_embeddings=dense,
-                multimask_output=True,
-            )
-
-    decode(4)
-    times = []
-    for n in counts:
-        rounds = max(1, min(5, 64 // n))
-        times.append(min(next(seconds(decode, n)) for _ in range(rounds)))
-    slope = float(np.polyfit(np.log(counts), np.log(times), 1)[0])
-    print(f"\ndecoding {counts[0]} to {counts[-1]} clicks: exponent {slope:.3f}")
-    for n, t in zip(counts, times, strict=True):
-        print(f"{n:6} {1000 * t:10.1f} ms {1000 * t / n:8.2f} ms each")
-    row = {"over": "prompts", "sizes": counts, "times_s": times, "exponent": slope}
-    return {f"decode clicks on one image, {config.name}": row}
-
-
-def seconds(work: Callable[[int], None], n: int) -> Iterator[float]:
-    start = time.perf_counter()
-    work(n)
-    yield time.perf_counter() - start
 
 
 def show(cases: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""How cost grows with voxels, with the size of an image, and with the slices of a batch.
+"""How cost grows with voxels, with the size of an image, the slices of a batch, and the prompts of an image.
 
     python benchmarks/growth.py --json growth.json
 
@@ -32,8 +32,11 @@ from samaritan.data.nnunet.preprocessing import preprocess
 from samaritan.data.nnunet.rawset import RawCase
 from samaritan.infer.classes import predict_labels
 from samaritan.infer.cleaning import largest_only
+from samaritan.infer.engine import OpenImage
 from samaritan.infer.labeller import Member, VolumeLabeller
+from samaritan.infer.session import Session
 from samaritan.metrics import hd95_mm, surface_dice
+from samaritan.phantoms.picture import phantom_picture
 
 Works = dict[str, Callable[[], Any]]
 """What is timed at one size, by name."""
@@ -141,7 +144,7 @@ def coarser(grid: Grid) -> Grid:
 
 def images(quick: bool, folder: Path) -> tuple[str, dict[float, Works]]:
     """An image encoder at several sizes of its input."""
-    sides = (64, 128) if quick else (256, 384, 512, 768)
+    sides = (64, 128) if quick else (256, 512, 768, 1024)
     name = "sam_tiny" if quick else "sam_vit_b"
     return "pixels", {float(n * n): {f"encode, {name}": encoding(name, n, 1)} for n in sides}
 
@@ -167,14 +170,76 @@ def encoding(name: str, side: int, count: int) -> Callable[[], Any]:
     return work
 
 
-KINDS = {"volumes": volumes, "images": images, "batches": batches}
+def clicks(quick: bool, folder: Path) -> tuple[str, dict[float, Works]]:
+    """Clicks that are answered at once, as everything-mode does, on one image."""
+    name = "sam_tiny" if quick else "sam_vit_b"
+    predictor = Predictor(create_model(name), device="cpu")
+    model, side = predictor.model, predictor.model.config.image_size[0]
+    features, code = (
+        torch.randn(1, model.config.embed_dim, *model.config.grid),
+        predictor._positions,
+    )
+
+    def decode(points: torch.Tensor) -> None:
+        with predictor.running():
+            sparse, dense = model.prompt_encoder(points=(points, torch.ones(points.shape[:2])))
+            model.mask_decoder(
+                image_embeddings=features,
+                image_pe=code,
+                sparse_prompt_embeddings=sparse,
+                dense_prompt_embeddings=dense,
+                multimask_output=True,
+            )
+
+    counts = (1, 4, 16) if quick else (1, 4, 16, 64, 256)
+    return "clicks", {
+        float(n): {f"decode clicks at once, {name}": partial(decode, side * torch.rand(n, 1, 2))}
+        for n in counts
+    }
+
+
+def prompts(quick: bool, folder: Path) -> tuple[str, dict[float, Works]]:
+    """Prompts of a session, the picture encoded before."""
+    predictor = Predictor.from_checkpoint("samaritan_2d", device="cpu")
+    image = predictor.open(phantom_picture("skin", shape=(256, 256), seed=0).image)
+    counts = (1, 4) if quick else (1, 4, 16, 64)
+    return "prompts", {float(n): dict(of_session(n, image)) for n in counts}
+
+
+def of_session(count: int, image: OpenImage) -> Iterator[tuple[str, Any]]:
+    """So many clicks on one object, and so many objects in boxes."""
+    places = np.random.default_rng(0).integers(8, 208, (count, 2)).tolist()
+
+    def click() -> None:
+        session = Session(image)
+        for n, place in enumerate(places):
+            session = session.click(place, positive=n % 2 == 0)
+            _ = session.mask
+
+    def draw() -> None:
+        session = Session(image)
+        for n, (i, j) in enumerate(places):
+            session = session.box((i, j), (i + 40, j + 40), object=f"object {n}")
+        _ = session.mask
+
+    yield "click by click on an object, a mask after each", click
+    yield "a mask of objects, a box for each", draw
+
+
+KINDS = {
+    "volumes": volumes,
+    "images": images,
+    "batches": batches,
+    "clicks": clicks,
+    "prompts": prompts,
+}
 
 
 def show(growth: dict[str, Any]) -> None:
-    print(f"{'':44}{'over':>8}{'exponent':>10}   seconds")
+    print(f"{'':48}{'over':>8}{'exponent':>10}   seconds")
     for name, row in growth.items():
         times = "  ".join(f"{t:.3f}" for t in row["times_s"])
-        print(f"{name:44}{row['over']:>8}{row['exponent']:10.2f}   {times}")
+        print(f"{name:48}{row['over']:>8}{row['exponent']:10.2f}   {times}")
     for over in dict.fromkeys(row["over"] for row in growth.values()):
         sizes = next(row["sizes"] for row in growth.values() if row["over"] == over)
         print(f"{over}: {'  '.join(f'{n:.4g}' for n in sizes)}")

@@ -42,13 +42,17 @@ AGAIN = ", computing blocks again"
 LOW = " bfloat16"
 NAMES = ("plain", "samaritan", "samaritan" + AGAIN)
 NAMES_ON_GPUS = (*NAMES, "plain" + LOW, "samaritan" + LOW)
-MOST_DIFFERENCE = {"": 1e-4, LOW: 3e-2}
-"""Of the first loss, to that of plain."""
+MOST_DIFFERENCE = 3e-2
+"""Of the first loss to that of plain, in bfloat16; in float32 see `Case.agree`."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """One published step: its recipe, what its model is, a batch, and a small model of the kind."""
+    """One published step: its recipe, what its model is, a batch, and a small model of the kind.
+
+    `agree`: how much the first losses may differ. Where clicks follow answers they may by more: a voxel whose
+    logit is zero but for rounding moves the clicks that come after it.
+    """
 
     recipe: str
     quirks: Any
@@ -56,6 +60,7 @@ class Case:
     side: int
     tiny: str
     tiny_side: int
+    agree: float = 1e-4
 
 
 def pictures(side: int) -> dict[str, Tensor]:
@@ -77,7 +82,7 @@ def volume(side: int) -> dict[str, Tensor]:
 
 CASES = {
     "samed_vit_b": Case("samed", SAM_QUIRKS, pictures, 512, "samed_tiny", 64),
-    "sammed3d_vit_b_ori": Case("sam_med3d", SAMMED3D_QUIRKS, volume, 128, "sam3d_tiny", 32),
+    "sammed3d_vit_b_ori": Case("sam_med3d", SAMMED3D_QUIRKS, volume, 128, "sam3d_tiny", 32, 2e-3),
 }
 
 
@@ -124,7 +129,7 @@ def measure(case: str, options: argparse.Namespace) -> dict[str, Any]:
         (rows[name]["loss"],) = losses
     for name in names:
         difference = abs(rows[name]["loss"] / rows["plain"]["loss"] - 1)
-        if not difference < MOST_DIFFERENCE[LOW if name.endswith(LOW) else ""]:
+        if not difference < (MOST_DIFFERENCE if name.endswith(LOW) else CASES[case].agree):
             raise SystemExit(f"{case}: losses of {name} and plain differ by {difference:.2g}")
     for name, times in measuring.in_turn(updates, options.rounds, options.device).items():
         rows[name]["times_s"] = times
