@@ -57,7 +57,7 @@ def main() -> None:
     for dtype, key in (("float32", "matmul_gflops"), ("bfloat16", "matmul_gflops_bfloat16")):
         print(f"matrix product in {dtype}: {report[key]:.0f} GFLOP/s")
     for case in options.only or CASES:
-        report["cases"][case] = rows = measure(case, options)
+        report["cases"][f"encode, {case}"] = rows = measure(case, options)
         show(case, rows)
     if options.json:
         Path(options.json).write_text(json.dumps(report, indent=1) + "\n")

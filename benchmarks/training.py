@@ -97,7 +97,7 @@ def main() -> None:
     print(report["processor"])
     print(f"matrix product (2048^3, float32): {report['matmul_gflops']:.0f} GFLOP/s")
     for case in options.only or CASES:
-        report["cases"][case] = rows = measure(case, options)
+        report["cases"][f"training step, {case}"] = rows = measure(case, options)
         show(case, rows)
     if options.json:
         Path(options.json).write_text(json.dumps(report, indent=1) + "\n")

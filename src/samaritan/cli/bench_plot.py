@@ -26,18 +26,20 @@ def plot(results: Sequence[Results], path: Path) -> None:
     if compared:
         parts.append((max(2.5, 0.45 * len(compared) + 1.2), partial(_bars, compared=compared)))
     if growth:
-        parts.append((4.0, partial(_lines, growth=growth)))
+        parts.append((max(4.0, 0.22 * len(growth) + 1.0), partial(_lines, growth=growth)))
     heights = [height for height, _ in parts] or [1.0]
     figure = Figure(figsize=(9, sum(heights)), layout="constrained")
-    axes = figure.subplots(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
-    for ax, (_, draw) in zip(axes, parts, strict=False):
-        draw(ax)
+    figures = figure.subfigures(len(heights), 1, squeeze=False, height_ratios=heights)[:, 0]
+    for part, (_, draw) in zip(figures, parts, strict=False):
+        draw(part.subplots())
     figure.savefig(path, dpi=110)
 
 
 def _bars(axes: Axes, compared: Sequence[Compared]) -> None:
     """How many times as long the other takes, on a scale of doublings."""
-    names = [_short(f"{c.what}, beside {c.other.name}") for c in compared if c.other is not None]
+    names = [
+        f"{_short(c.what)}\nbeside {_short(c.other.name)}" for c in compared if c.other is not None
+    ]
     ratios = [c.ratio or 1.0 for c in compared]
     places = range(len(compared))
     axes.barh(places, [r - 1 for r in ratios], left=1, color="#3b7ea1")
