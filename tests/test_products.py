@@ -101,3 +101,23 @@ def test_adapters_beside_a_layer_learn_alike_by_either_library(
     for one, other in zip(*found, strict=True):
         assert other.norm() > 0
         assert (one - other).norm() < 1e-5 * other.norm()
+
+
+def test_no_weight_that_is_cut_out_of_others_goes_to_onednn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It has no fast way for those: a step of SAMed took half as long again."""
+    given: list[torch.Tensor] = []
+    product = products._product
+    monkeypatch.setattr(products, "_product", lambda x, w, b: given.append(w) or product(x, w, b))
+    monkeypatch.setattr(products, "_FEWEST", 1)
+    torch.manual_seed(0)
+    model = torch.nn.ModuleDict({"qkv": Linear(INS, 3 * INS)})
+    insert(model, "qkv", "lora", parts="qv")
+    wide = torch.randn(ROWS, 2 * INS, requires_grad=True)
+    model["qkv"](wide[:, :INS]).square().sum().backward()
+    cut = torch.randn(OUTS, 2 * INS)[:, INS:]
+    assert torch.allclose(linear(wide[:, :INS], cut), F.linear(wide[:, :INS], cut), atol=1e-4)
+    assert all(w.is_contiguous() or w.t().is_contiguous() for w in given)
+    if torch.backends.cpu.get_cpu_capability() == "AVX512":
+        assert len(given) > 3
