@@ -28,7 +28,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 import measuring
 import plain
 
-from samaritan.models import Sam, create_model
+from samaritan.assembly import create_model
+from samaritan.models import Sam
 from samaritan.models.config import SAM_QUIRKS, SAMMED3D_QUIRKS
 from samaritan.models.packed import with_packed_encoder
 
@@ -158,8 +159,6 @@ def load(case: str, options: argparse.Namespace) -> tuple[Sam, Tensor]:
     torch.manual_seed(0)
     if options.quick:
         model = create_model("sam3d_tiny" if "3d" in case else "sam_tiny", quirks=CASES[case])
-    elif case == "sammed2d_vit_b":  # its encoder without adapters
-        model = create_model("sam_vit_b", image_size=256, quirks=CASES[case])
     else:
         model = create_model(case, quirks=CASES[case])
     with torch.no_grad():

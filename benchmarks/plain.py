@@ -1,4 +1,4 @@
-"""The image encoders of SAM and SAM-Med3D as published, stated plainly: the yardstick of encode.py.
+"""The image encoders of SAM, SAM-Med2D and SAM-Med3D as published, plainly stated, for encode.py to time.
 
 Functions of the weights and nothing else. The grid is padded to whole windows, padding takes part in
 attention, logits and position bias exist in full. Only for weights with `Quirks.window_padding`.
@@ -46,8 +46,12 @@ def block(w: Mapping[str, Tensor], config: SamConfig, x: Tensor, *, windowed: bo
     if windowed:
         x = from_windows(x, config.window_size, padded, grid)
     x = shortcut + x
-    hidden = F.gelu(F.linear(norm2(w, x), w["mlp.lin1.weight"], w["mlp.lin1.bias"]))
-    return x + F.linear(hidden, w["mlp.lin2.weight"], w["mlp.lin2.bias"])
+    normed = norm2(w, x)
+    hidden = F.gelu(F.linear(normed, w["mlp.lin1.weight"], w["mlp.lin1.bias"]))
+    out = x + F.linear(hidden, w["mlp.lin2.weight"], w["mlp.lin2.bias"])
+    name = "mlp.adapters.bottleneck."
+    own = {k.removeprefix(name): v for k, v in w.items() if k.startswith(name)}
+    return out + bottleneck(own, normed) if own else out
 
 
 def attention(w: Mapping[str, Tensor], config: SamConfig, x: Tensor) -> Tensor:
@@ -100,6 +104,17 @@ def project(w: Mapping[str, Tensor], x: Tensor) -> Tensor:
     qkv[..., :width] += new_q
     qkv[..., -width:] += new_v
     return qkv
+
+
+def bottleneck(w: Mapping[str, Tensor], x: Tensor) -> Tensor:
+    """SAM-Med2D's adapter beside an MLP: a gate over channels, a convolution there and one back."""
+    first = x.permute(0, 3, 1, 2)
+    hidden = F.linear(first.mean(dim=(2, 3)), w["channel.0.weight"]).relu()
+    gate = F.linear(hidden, w["channel.2.weight"]).sigmoid()
+    inner = F.conv2d(first * gate[:, :, None, None], w["spatial.0.weight"], stride=2, padding=1)
+    outer = F.conv_transpose2d(inner.relu(), w["spatial.2.weight"], stride=2, padding=1).relu()
+    summed = (first + outer).permute(0, 2, 3, 1)
+    return F.layer_norm(summed, summed.shape[-1:], w["norm.weight"], w["norm.bias"])
 
 
 def to_windows(x: Tensor, side: int) -> tuple[Tensor, list[int]]:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from samaritan import products
 from samaritan.adapt import insert
-from samaritan.products import Linear, linear
+from samaritan.products import Conv2d, ConvTranspose2d, Linear, linear
 
 ROWS, INS, OUTS = 96, 256, 192
 assert ROWS * INS * OUTS >= products._FEWEST
@@ -121,3 +121,68 @@ def test_no_weight_that_is_cut_out_of_others_goes_to_onednn(
     assert all(w.is_contiguous() or w.t().is_contiguous() for w in given)
     if torch.backends.cpu.get_cpu_capability() == "AVX512":
         assert len(given) > 3
+
+
+CONVS = [
+    (Conv2d, {"kernel_size": 3, "stride": 2, "padding": 1}),
+    (Conv2d, {"kernel_size": (2, 3), "stride": (1, 2), "padding": (0, 2)}),
+    (ConvTranspose2d, {"kernel_size": 4, "stride": 2, "padding": 1}),
+    (ConvTranspose2d, {"kernel_size": (3, 2), "stride": (2, 3)}),
+]
+
+
+@pytest.mark.parametrize("size", [(6, 4), (5, 7), (2, 3)])
+@pytest.mark.parametrize(("kind", "options"), CONVS)
+def test_convolution_and_its_gradients_are_those_of_torch(
+    kind: type, options: dict[str, object], size: tuple[int, int]
+) -> None:
+    torch.manual_seed(0)
+    layer = kind(96, 128, bias=False, **options)
+    x = torch.randn(2, *size, 96, requires_grad=True).movedim(-1, 1)  # channels last, as tokens are
+    assert layer.is_product(x)
+    expected = super(kind, layer).forward(x)
+    way_back = torch.randn_like(expected)
+    theirs = torch.autograd.grad(expected, [x, layer.weight], way_back, retain_graph=True)
+    found = layer(x)
+    ours = torch.autograd.grad(found, [x, layer.weight], way_back)
+    assert ours[1].is_contiguous()  # or it would have to be turned for the optimiser
+    for one, other in zip((found, *ours), (expected, *theirs), strict=True):
+        assert one.shape == other.shape
+        assert (one - other).norm() < 1e-5 * other.norm()
+
+
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"bias": True},
+        {"groups": 2},
+        {"dilation": 2},
+        {"padding_mode": "reflect"},
+        {"padding": "valid"},
+    ],
+)
+def test_other_convolutions_are_left_to_torch(odd: dict[str, object]) -> None:
+    layer = Conv2d(4, 4, **({"kernel_size": 3, "bias": False} | odd))
+    x = torch.randn(1, 4, 8, 8)
+    assert not layer.is_product(x)
+    assert torch.equal(layer(x), torch.nn.Conv2d.forward(layer, x))
+
+
+@pytest.mark.parametrize("kind", [Conv2d, ConvTranspose2d])
+def test_convolutions_over_many_positions_are_left_to_torch(kind: type) -> None:
+    layer = kind(2, 2, kernel_size=1, bias=False)
+    assert layer.is_product(torch.randn(2, 2, 16, 16))
+    assert not layer.is_product(torch.randn(2, 2, 16, 17))
+
+
+def test_a_transposed_convolution_takes_the_size_that_is_asked_for() -> None:
+    layer, x = ConvTranspose2d(2, 3, kernel_size=2, stride=2, bias=False), torch.randn(1, 2, 3, 3)
+    assert layer(x, output_size=[7, 7]).shape == (1, 3, 7, 7)
+    assert torch.allclose(layer(x, output_size=[6, 6]), layer(x), atol=1e-6)
+
+
+def test_a_convolution_can_be_exported_as_a_graph() -> None:
+    layer, x = Conv2d(8, 8, kernel_size=3, stride=2, bias=False).eval(), torch.randn(1, 8, 6, 6)
+    graph = torch.export.export(layer, (x,))
+    assert "im2col" not in str(graph)
+    assert torch.allclose(graph.module()(x), layer(x), atol=1e-5)

@@ -1,11 +1,15 @@
-"""The matrix products of linear layers, by the faster of the libraries that torch brings.
+"""The matrix products of layers, by the faster of the libraries that torch brings.
 
 On a CPU torch takes float32 products to MKL, which uses half of what an AMD processor with AVX-512 can do;
-oneDNN, which is there too, uses nearly all. The numbers are the same to rounding.
+oneDNN, which is there too, uses nearly all. The numbers are the same to rounding. A wide convolution over few
+positions is one product as well: its own kernels first lay all weights out anew, each time.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,6 +19,11 @@ from torch.autograd.function import once_differentiable
 
 _FEWEST = 2**21
 """Multiplications below which finding the kernel takes longer than it saves."""
+
+_MOST_POSITIONS = 512
+"""Positions of a batch up to which a convolution is a product."""
+
+Multiply = Callable[[Tensor], Tensor]
 
 
 class Linear(nn.Linear):
@@ -41,6 +50,81 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return _product(x, weight, bias)
 
 
+class Conv2d(nn.Conv2d):
+    """`torch.nn.Conv2d`, as one product on a CPU where its output has few positions."""
+
+    @property
+    def matrix(self) -> Tensor:
+        """(outputs, inputs * taps)."""
+        return self.weight.flatten(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve (b, c, *size)."""
+        if not self.is_product(x):
+            return super().forward(x)
+        return self.through(x, partial(linear, weight=self.matrix))
+
+    def is_product(self, x: Tensor) -> bool:
+        """Whether that is the quicker way."""
+        return _is_product(self) and len(x) * math.prod(self._grid(x)) <= _MOST_POSITIONS
+
+    def through(self, x: Tensor, multiply: Multiply) -> Tensor:
+        """Gather what each position sees, and multiply it with the matrix."""
+        seen = F.unfold(x, self.kernel_size, padding=_padding(self), stride=self.stride)
+        out = multiply(seen.transpose(1, 2)).transpose(1, 2)
+        return out.reshape(*out.shape[:2], *self._grid(x))
+
+    def _grid(self, x: Tensor) -> list[int]:
+        given = zip(x.shape[2:], self.kernel_size, _padding(self), self.stride, strict=True)
+        return [(n + 2 * p - k) // s + 1 for n, k, p, s in given]
+
+
+class ConvTranspose2d(nn.ConvTranspose2d):
+    """`torch.nn.ConvTranspose2d`, as one product on a CPU where its input has few positions."""
+
+    @property
+    def matrix(self) -> Tensor:
+        """(outputs * taps, inputs)."""
+        return self.weight.flatten(1).t()
+
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """Convolve (b, c, *size)."""
+        if output_size is not None or not self.is_product(x):
+            return super().forward(x, output_size)
+        return self.through(x, partial(linear, weight=self.matrix))
+
+    def is_product(self, x: Tensor) -> bool:
+        """Whether that is the quicker way."""
+        return _is_product(self) and len(x) * math.prod(x.shape[2:]) <= _MOST_POSITIONS
+
+    def through(self, x: Tensor, multiply: Multiply) -> Tensor:
+        """Multiply each position with the matrix, and add up what meets."""
+        parts = multiply(x.flatten(2).transpose(1, 2)).transpose(1, 2)
+        padding = _padding(self)
+        given = zip(x.shape[2:], self.kernel_size, padding, self.stride, strict=True)
+        grid = tuple((n - 1) * s - 2 * p + k for n, k, p, s in given)
+        return F.fold(parts, grid, self.kernel_size, padding=padding, stride=self.stride)
+
+
+def _is_product(layer: nn.Conv2d | nn.ConvTranspose2d) -> bool:
+    """Whether a convolution is one product, and lies on a CPU."""
+    return (
+        layer.groups == 1
+        and layer.bias is None
+        and layer.padding_mode == "zeros"
+        and not isinstance(layer.padding, str)
+        and set((*layer.dilation, 1)) == {1}
+        and set((*layer.output_padding, 0)) == {0}
+        and layer.weight.device.type == "cpu"
+        and not torch.compiler.is_compiling()
+    )
+
+
+def _padding(layer: nn.Conv2d | nn.ConvTranspose2d) -> tuple[int, ...]:
+    assert not isinstance(layer.padding, str)  # those are no products
+    return layer.padding
+
+
 class _Linear(torch.autograd.Function):
     """The layer with its way back; keeps inputs only for a weight that learns."""
 
@@ -48,6 +132,7 @@ class _Linear(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         learns, passes = weight.requires_grad, x.requires_grad
         ctx.save_for_backward(x if learns else None, weight if passes else None)
+        ctx.turned = not weight.is_contiguous()
         return _product(x, weight, bias)
 
     @staticmethod
@@ -56,8 +141,13 @@ class _Linear(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         rows = grad.flatten(0, -2) if grad.ndim > 1 else grad[None]
         to_x = None if weight is None else _product(grad, weight.t(), None)
-        inputs = None if x is None else x.reshape(len(rows), -1).contiguous()
-        to_weight = None if inputs is None else _product(rows.t(), inputs.t(), None)
+        to_weight = None
+        if x is not None:
+            inputs = x.reshape(len(rows), -1)
+            if ctx.turned:  # then so is the gradient, and nothing has to turn it
+                to_weight = _product(inputs.t(), rows.contiguous().t(), None).t()
+            else:
+                to_weight = _product(rows.t(), inputs.contiguous().t(), None)
         to_bias = rows.sum(dim=0) if ctx.needs_input_grad[2] else None
         return to_x, to_weight, to_bias
 

@@ -9,6 +9,7 @@ from samaritan.models import Quirks
 from samaritan.models.config import get_config
 from samaritan.models.layers import TwoLayerMLP
 from samaritan.models.packed import (
+    PackedConv,
     PackedEncoder,
     PackedLinear,
     packs,
@@ -16,6 +17,7 @@ from samaritan.models.packed import (
     with_compiled_encoder,
     with_packed_encoder,
 )
+from samaritan.products import Conv2d, ConvTranspose2d
 
 needs_onednn = pytest.mark.skipif(
     not (torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()),
@@ -77,9 +79,24 @@ def test_packed_encoder_is_within_two_hundredths(tame, randn, no_grad, name, siz
 @needs_onednn
 def test_layer_and_its_activation_are_those_of_the_mlp(randn, no_grad):
     mlp, x = TwoLayerMLP(64, 256), randn(3, 5, 64)
-    fused = PackedLinear(mlp.lin1, gelu=True)(x).float()
+    fused = PackedLinear(mlp.lin1.weight, mlp.lin1.bias, gelu=True)(x).float()
     assert relative(fused, torch.nn.functional.gelu(mlp.lin1(x))) < 1e-2
-    assert relative(PackedLinear(mlp.lin2)(fused).float(), mlp(x)) < 1e-2
+    assert relative(PackedLinear(mlp.lin2.weight, mlp.lin2.bias)(fused).float(), mlp(x)) < 1e-2
+
+
+@needs_onednn
+@pytest.mark.parametrize("side", [6, 48])
+@pytest.mark.parametrize("kind", [Conv2d, ConvTranspose2d])
+def test_convolutions_beside_are_packed_too(randn, no_grad, kind, side):
+    layer, x = (
+        kind(32, 48, kernel_size=4, stride=2, padding=1, bias=False),
+        randn(2, 32, side, side),
+    )
+    assert layer.is_product(x) == (side == 6)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = PackedConv(layer)(x)
+    assert found.dtype == torch.float32
+    assert 0 < relative(found, layer(x)) < 1e-2
 
 
 @needs_onednn

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from samaritan.adapt import insert
 from samaritan.models import Quirks
 
 
@@ -29,6 +30,14 @@ def plain():
 def test_encoder_equals_the_plain_formulation(plain, build, randn, no_grad, name, size, quirks):
     model = build(name, image_size=size, quirks=quirks)
     image = randn(2, model.config.in_channels, *size)
+    expected = plain.encode(model.state_dict(), model.config, image)
+    torch.testing.assert_close(model.image_encoder(image), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_encoder_with_adapters_equals_the_plain_formulation(plain, build, randn, no_grad):
+    model = build("sam_tiny", quirks=Quirks(window_padding=True))
+    insert(model, "image_encoder.blocks.*.mlp", "bottleneck")
+    image = randn(2, 3, *model.config.image_size)
     expected = plain.encode(model.state_dict(), model.config, image)
     torch.testing.assert_close(model.image_encoder(image), expected, rtol=1e-4, atol=1e-4)
 

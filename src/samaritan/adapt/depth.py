@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from samaritan.adapt.adapter import Adapter, draw_weights
 from samaritan.errors import ConfigError
+from samaritan.products import Linear
 
 SEES = ("output", "input")
 STARTS = ("identity", "published")
@@ -48,8 +49,8 @@ class Between(Adapter):
         self.sees, self.start = sees, start
         self.layout: Layout = (frames, 1, ())
         self.hidden = max(1, int(width * ratio))
-        self.down = nn.Linear(width, self.hidden)
-        self.up = nn.Linear(self.hidden, width)
+        self.down = Linear(width, self.hidden)
+        self.up = Linear(self.hidden, width)
 
     @classmethod
     def beside(cls, target: nn.Module, *, where: str, ndim: int, **options: Any) -> Self:
@@ -179,8 +180,8 @@ class DepthMlp(Between):
 
     def __init__(self, width: int, **options: Any) -> None:
         super().__init__(width, **options)
-        self.depth_in = nn.Linear(self.frames, MLP_RATIO * self.frames)
-        self.depth_out = nn.Linear(MLP_RATIO * self.frames, self.frames)
+        self.depth_in = Linear(self.frames, MLP_RATIO * self.frames)
+        self.depth_out = Linear(MLP_RATIO * self.frames, self.frames)
 
     def between(self, trunk: Tensor) -> Tensor:
         """Mix the slices of every token and channel."""

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from samaritan.adapt.adapter import Adapter, draw_weights
 from samaritan.errors import ConfigError
+from samaritan.products import Linear
 
 _CONV: dict[int, Any] = {2: nn.Conv2d, 3: nn.Conv3d}
 
@@ -153,8 +154,8 @@ class _TokenMLP(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.lin1 = nn.Linear(width, MLP_RATIO * width)
-        self.lin2 = nn.Linear(MLP_RATIO * width, width)
+        self.lin1 = Linear(width, MLP_RATIO * width)
+        self.lin2 = Linear(MLP_RATIO * width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.lin2(F.gelu(self.lin1(x.movedim(1, -1))))

@@ -17,6 +17,7 @@ from samaritan.models.config import SamConfig
 from samaritan.models.image_encoder import check_image
 from samaritan.models.layers import CONV, ChannelNorm, PatchEmbed, TwoLayerMLP
 from samaritan.models.positions import interpolate_grid, split_table, stretch_grid
+from samaritan.products import Linear
 
 LAYER_SCALE = 1e-5
 """What each branch is multiplied with at first."""
@@ -125,8 +126,8 @@ class GlobalAttention(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.qkv = nn.Linear(width, 3 * width)
-        self.proj = nn.Linear(width, width)
+        self.qkv = Linear(width, 3 * width)
+        self.proj = Linear(width, width)
 
     def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
         """Attend."""

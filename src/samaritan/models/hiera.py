@@ -19,6 +19,7 @@ from samaritan.models.config import Quirks, SamConfig
 from samaritan.models.image_encoder import check_image
 from samaritan.models.layers import CONV, TwoLayerMLP
 from samaritan.models.positions import interpolate_grid
+from samaritan.products import Linear
 
 _MAX: dict[int, Callable[..., Tensor]] = {2: F.max_pool2d, 3: F.max_pool3d}
 
@@ -148,7 +149,7 @@ class HieraBlock(nn.Module):
         self.attn = PoolingAttention(width, out, heads, window=window, halves=halves, quirks=quirks)
         self.norm2 = nn.LayerNorm(out, eps=1e-6)
         self.mlp = TwoLayerMLP(out, int(out * mlp_ratio))
-        self.proj = nn.Linear(width, out) if halves else None
+        self.proj = Linear(width, out) if halves else None
 
     def forward(self, x: Float[Tensor, "b *grid d"]) -> Float[Tensor, "b *grid2 e"]:
         """Attend, then apply the MLP, each added to its input."""
@@ -171,8 +172,8 @@ class PoolingAttention(nn.Module):
     ) -> None:
         super().__init__()
         self.heads, self.window, self.halves, self.quirks = heads, window, halves, quirks
-        self.qkv = nn.Linear(width, 3 * out)
-        self.proj = nn.Linear(out, out)
+        self.qkv = Linear(width, 3 * out)
+        self.proj = Linear(out, out)
 
     def forward(self, x: Float[Tensor, "b *grid d"]) -> Float[Tensor, "b *grid2 e"]:
         """Attend; tokens come and go on their grid, channels last."""

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from samaritan.models.config import SamConfig
 from samaritan.models.layers import TwoLayerMLP
+from samaritan.products import Conv2d, ConvTranspose2d
 
 LEAST_WIDTH = 384
 """Channels of an image encoder from which on bfloat16 is worth its rounding."""
@@ -77,6 +78,8 @@ class PackedEncoder(nn.Module):
             for name, layer in list(module.named_children()):
                 if laid_out and isinstance(layer, nn.Linear):
                     setattr(module, name, _packed(layer, module, name))
+                elif laid_out and isinstance(layer, Conv2d | ConvTranspose2d):
+                    setattr(module, name, PackedConv(layer))
                 elif not laid_out and isinstance(layer, _LAYERS):
                     setattr(module, name, _converted(layer, dtype))
 
@@ -104,13 +107,13 @@ def _converted(layer: nn.Module, dtype: torch.dtype) -> nn.Module:
 class PackedLinear(nn.Module):
     """A linear layer in bfloat16, and GELU of what it gives where that is asked for."""
 
-    def __init__(self, layer: nn.Linear, *, gelu: bool = False) -> None:
+    def __init__(self, weight: Tensor, bias: Tensor | None = None, *, gelu: bool = False) -> None:
         super().__init__()
-        self.out_features = layer.out_features
+        self.out_features = len(weight)
         self.activation = "gelu" if gelu else "none"
-        weight = layer.weight.detach().bfloat16()
-        self.packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, None)
-        self.bias = None if layer.bias is None else layer.bias.detach().bfloat16()
+        rows = weight.detach().bfloat16().contiguous()
+        self.packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(rows, None)
+        self.bias = None if bias is None else bias.detach().bfloat16()
 
     def forward(self, x: Float[Tensor, "*n i"]) -> Float[Tensor, "*n o"]:
         """Apply to the last axis."""
@@ -120,10 +123,26 @@ class PackedLinear(nn.Module):
         return out.reshape(*x.shape[:-1], self.out_features)
 
 
+class PackedConv(nn.Module):
+    """A convolution that is a product, its weights in bfloat16; overlaps are added up in float32."""
+
+    def __init__(self, layer: Conv2d | ConvTranspose2d) -> None:
+        super().__init__()
+        self.layer, self.product = layer, PackedLinear(layer.matrix)
+
+    def forward(self, x: Float[Tensor, "b c *size"]) -> Float[Tensor, "b o *grid"]:
+        """Convolve."""
+        if not self.layer.is_product(x):
+            convolved: Tensor = self.layer(x)
+            return convolved.float()
+        return self.layer.through(x, lambda rows: self.product(rows).float())
+
+
 def _packed(layer: nn.Linear, owner: nn.Module, name: str) -> PackedLinear:
     """Pack one layer, with what hangs beside it; an MLP's activation goes into its first layer."""
     first = isinstance(owner, TwoLayerMLP) and name == "lin1" and owner.activation is F.gelu
-    new = PackedLinear(layer, gelu=first and not layer._forward_hooks)
+    gelu = first and not layer._forward_hooks
+    new = PackedLinear(layer.weight, layer.bias, gelu=gelu)
     new._forward_hooks = layer._forward_hooks
     for seam, adapters in layer.named_children():
         new.add_module(seam, adapters)

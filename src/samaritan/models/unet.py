@@ -18,6 +18,7 @@ from samaritan.errors import ConfigError
 from samaritan.models.config import SamConfig
 from samaritan.models.layers import CONV, CONV_TRANSPOSE, MLP
 from samaritan.models.mask_decoder import AddPrompt, repeat_sets
+from samaritan.products import Linear
 
 NORM: dict[int, type[nn.BatchNorm2d] | type[nn.BatchNorm3d]] = {
     2: nn.BatchNorm2d,
@@ -61,8 +62,8 @@ class Overview(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(channels)
-        self.qkv = nn.Linear(channels, 3 * channels)
-        self.proj = nn.Linear(channels, channels)
+        self.qkv = Linear(channels, 3 * channels)
+        self.proj = Linear(channels, channels)
 
     def forward(self, x: Float[Tensor, "b c *size"]) -> Float[Tensor, "b c *size"]:
         """Keep the shape."""
