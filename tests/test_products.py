@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from samaritan import products
 from samaritan.adapt import insert
-from samaritan.products import Conv2d, ConvTranspose2d, Linear, linear
+from samaritan.products import Conv2d, Conv3d, ConvTranspose2d, Linear, linear
 
 ROWS, INS, OUTS = 96, 256, 192
 assert ROWS * INS * OUTS >= products._FEWEST
@@ -186,3 +186,37 @@ def test_a_convolution_can_be_exported_as_a_graph() -> None:
     graph = torch.export.export(layer, (x,))
     assert "im2col" not in str(graph)
     assert torch.allclose(graph.module()(x), layer(x), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"kernel_size": 3, "padding": 1},
+        {"kernel_size": (2, 3, 3), "stride": (1, 2, 2), "padding": (0, 1, 1), "bias": False},
+        {"kernel_size": 3, "groups": 8, "dilation": 2},
+    ],
+)
+def test_convolution_of_a_small_volume_is_that_of_torch(options: dict[str, object]) -> None:
+    torch.manual_seed(0)
+    layer = Conv3d(48, 48, **options)
+    x = torch.randn(1, 48, 16, 12, 12, requires_grad=True)
+    assert layer._is_overlooked(x) == torch.backends.mkldnn.is_available()
+    learning = [x, *layer.parameters()]
+    expected = super(Conv3d, layer)._conv_forward(x, layer.weight, layer.bias)
+    way_back = torch.randn_like(expected)
+    theirs = torch.autograd.grad(expected, learning, way_back)
+    found = layer(x)
+    ours = torch.autograd.grad(found, learning, way_back)
+    for one, other in zip((found, *ours), (expected, *theirs), strict=True):
+        assert (one - other).norm() < 1e-5 * other.norm()
+
+
+def test_other_volumes_are_left_to_torch() -> None:
+    layer, x = Conv3d(48, 48, kernel_size=3), torch.randn(1, 48, 16, 12, 12)
+    assert not layer._is_overlooked(x.expand(2, -1, -1, -1, -1))
+    assert not layer._is_overlooked(x[0])
+    assert not layer._is_overlooked(x[..., :1, :1])  # too small to be worth it
+    assert layer(x[0]).shape == (48, 14, 10, 10)
+    assert layer.double()(x.double()).dtype == torch.float64
+    with torch.autocast("cpu", torch.bfloat16):
+        assert layer.float()(x).dtype == torch.bfloat16

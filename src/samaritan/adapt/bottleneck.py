@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from samaritan.adapt.adapter import Adapter
 from samaritan.errors import ConfigError
-from samaritan.products import Conv2d, ConvTranspose2d
+from samaritan.products import Conv2d, Conv3d, ConvTranspose2d
 
-_CONV: dict[int, Any] = {2: Conv2d, 3: nn.Conv3d}
+_CONV: dict[int, Any] = {2: Conv2d, 3: Conv3d}
 _CONV_TRANSPOSE: dict[int, Any] = {2: ConvTranspose2d, 3: nn.ConvTranspose3d}
 
 STARTS = ("published", "identity")

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from samaritan.adapt.adapter import Adapter, draw_weights
 from samaritan.errors import ConfigError
-from samaritan.products import Linear
+from samaritan.products import Conv3d, Linear
 
 SEES = ("output", "input")
 STARTS = ("identity", "published")
@@ -115,7 +115,7 @@ class DepthConv(Between):
 
     def __init__(self, width: int, **options: Any) -> None:
         super().__init__(width, **options)
-        self.conv = nn.Conv3d(self.hidden, self.hidden, 3, padding=1, groups=self.hidden)
+        self.conv = Conv3d(self.hidden, self.hidden, 3, padding=1, groups=self.hidden)
         self.norm = nn.LayerNorm(self.hidden, eps=1e-6)
         self.window: tuple[int, ...] | None = None
         self.quirks: Any = None

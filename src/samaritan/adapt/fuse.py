@@ -9,9 +9,9 @@ from torch import Tensor, nn
 
 from samaritan.adapt.adapter import Adapter, draw_weights
 from samaritan.errors import ConfigError
-from samaritan.products import Linear
+from samaritan.products import Conv3d, Linear
 
-_CONV: dict[int, Any] = {2: nn.Conv2d, 3: nn.Conv3d}
+_CONV: dict[int, Any] = {2: nn.Conv2d, 3: Conv3d}
 
 MLP_RATIO = 4
 """Hidden width of its MLPs over the width of the embedding."""

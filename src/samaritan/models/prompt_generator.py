@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from samaritan.models.config import SamConfig
 from samaritan.models.slice_convs import ConvBlock, double
+from samaritan.products import Conv3d
 
 BOX_CELLS = 2
 """Side of the pooled map that the four numbers of a box are read from."""
@@ -61,14 +62,14 @@ class PromptGenerator(nn.Module):
             ConvBlock(before, width, flat=flat)
             for before, width, flat in zip(joined, widths, flats, strict=True)
         )
-        self.masks = nn.Conv3d(widths[-1], queries, kernel_size=1)
+        self.masks = Conv3d(widths[-1], queries, kernel_size=1)
         seen = neck + sum(widths)
         self.boxes = nn.Sequential(
-            nn.Conv3d(seen, queries, kernel_size=1, bias=False),
+            Conv3d(seen, queries, kernel_size=1, bias=False),
             nn.InstanceNorm3d(queries, affine=True),
         )
         self.tokens = nn.Sequential(
-            nn.Conv3d(seen, queries, kernel_size=3, padding=1),
+            Conv3d(seen, queries, kernel_size=3, padding=1),
             nn.InstanceNorm3d(queries, affine=True),
         )
 

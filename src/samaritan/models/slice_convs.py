@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from samaritan.models.config import SamConfig
+from samaritan.products import Conv3d
 
 Volume = Float[Tensor, "b c t h w"]
 
@@ -19,7 +20,7 @@ class ConvBlock(nn.Sequential):
     def __init__(self, channels: int, out: int, *, flat: bool = False) -> None:
         depth = 1 if flat else 3
         super().__init__(
-            nn.Conv3d(channels, out, kernel_size=(depth, 3, 3), padding=(depth // 2, 1, 1)),
+            Conv3d(channels, out, kernel_size=(depth, 3, 3), padding=(depth // 2, 1, 1)),
             nn.InstanceNorm3d(out, affine=True),
             nn.LeakyReLU(0.01),
         )
@@ -70,5 +71,5 @@ class MaskHead(nn.Sequential):
             ConvBlock(own.queries, width),
             *doubled(width, width),
             *doubled(width, width),
-            nn.Conv3d(width, own.queries, kernel_size=3, padding=1),
+            Conv3d(width, own.queries, kernel_size=3, padding=1),
         )
