@@ -15,7 +15,7 @@ from typing import Any
 
 import psutil
 import torch
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 
 def attention_flops(q: Any, k: Any, v: Any, *_: Any, out_shape: Any = None, **__: Any) -> int:
@@ -29,11 +29,17 @@ def linear_flops(x: Any, weight: Any, *_: Any, out_shape: Any = None, **__: Any)
     return int(2 * torch.Size(x).numel() * weight[0])
 
 
+def convolution_flops(x: Any, weight: Any, *_: Any, out_shape: Any, **__: Any) -> int:
+    """Operations of a convolution, from the shapes (b, inputs, *size), (outputs, inputs, *taps) and of its output."""
+    return int(conv_flop_count(x, weight, out_shape))
+
+
 LEFT_OUT = {
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: attention_flops,
     torch.ops.mkldnn._linear_pointwise: linear_flops,
+    torch.ops.aten.mkldnn_convolution: convolution_flops,
 }
-"""What torch's own counter leaves out: fused attention on a CPU, and oneDNN's products."""
+"""What torch's own counter leaves out: fused attention on a CPU, and what goes to oneDNN."""
 
 
 def machine(threads: int, device: str = "cpu") -> dict[str, Any]:
