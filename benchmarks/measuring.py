@@ -30,7 +30,7 @@ def linear_flops(x: Any, weight: Any, *_: Any, out_shape: Any = None, **__: Any)
 
 
 def convolution_flops(x: Any, weight: Any, *_: Any, out_shape: Any, **__: Any) -> int:
-    """Operations of a convolution, from the shapes (b, inputs, *size), (outputs, inputs, *taps) and of its output."""
+    """Operations of a convolution, from the shapes of its input, its weights and its output."""
     return int(conv_flop_count(x, weight, out_shape))
 
 
