@@ -56,14 +56,14 @@ def _bars(axes: Axes, compared: Sequence[Compared]) -> None:
 
 
 def _lines(axes: Axes, growth: Sequence[Growth]) -> None:
-    """Seconds against size, both as multiples of the smallest, beside what is linear."""
+    """Seconds against size, both as multiples of the smallest, beside what is linear; exponents in the legend."""
     from matplotlib import colormaps
 
     axes.set_prop_cycle(color=colormaps["tab20"](range(20)))
     for found in growth:
         sizes = [n / found.sizes[0] for n in found.sizes]
         times = [t / found.times_s[0] for t in found.times_s]
-        name = _short(f"{found.what}: exponent {found.exponent:.2f} over {found.over}")
+        name = _short(f"{found.exponent:.2f} over {found.over}: {found.what}")
         axes.plot(sizes, times, marker="o", markersize=3, label=name)
     most = max(g.sizes[-1] / g.sizes[0] for g in growth)
     axes.plot([1, most], [1, most], color="#888888", linestyle=":", label="linear")
