@@ -56,7 +56,7 @@ def _bars(axes: Axes, compared: Sequence[Compared]) -> None:
 
 
 def _lines(axes: Axes, growth: Sequence[Growth]) -> None:
-    """Seconds against size, both as multiples of the smallest, beside what is linear; exponents in the legend."""
+    """Seconds against size, both as multiples of the smallest, with exponents; beside what is linear."""
     from matplotlib import colormaps
 
     axes.set_prop_cycle(color=colormaps["tab20"](range(20)))
