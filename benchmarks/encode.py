@@ -216,9 +216,10 @@ def segment_anything(model: Sam) -> Encoder:
 
 
 def transformers(model: Sam) -> Encoder:
-    """Hugging Face's SAM; its weights have other names, so it keeps random ones."""
+    """Hugging Face's SAM; its weights have other names, so it keeps random ones, the same each time."""
     if model.config.image_size != (1024, 1024):
         raise ValueError("measured at 1024 x 1024 only")
+    torch.manual_seed(0)
     package = importlib.import_module("transformers")
     encoder = package.SamVisionModel(package.SamVisionConfig()).eval()
     encoder.to(next(model.parameters()).device)

@@ -43,13 +43,16 @@ def tame(build):
     return make
 
 
-@pytest.fixture
-def adapted(tame, randn, no_grad):
-    """A model with LoRA that changes much, an image, and its embedding without LoRA."""
+@pytest.fixture(params=["lora", "bottleneck"])
+def adapted(request, tame, randn, no_grad):
+    """A model with adapters that change much, an image, and its embedding without them."""
     model = tame("sam_tiny", quirks=Quirks(window_padding=True))
     image = randn(1, 3, *model.config.image_size)
     before = model.image_encoder(image)
-    insert(model, "image_encoder.blocks.*.attn.qkv", "lora", parts="qv")
+    if request.param == "lora":
+        insert(model, "image_encoder.blocks.*.attn.qkv", "lora", parts="qv")
+    else:
+        insert(model, "image_encoder.blocks.*.mlp", "bottleneck")
     for name, parameter in model.named_parameters():
         if ".adapters." in name:
             parameter.copy_(0.3 * randn(*parameter.shape))
