@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from samaritan import products
 from samaritan.adapt import insert
-from samaritan.products import Conv2d, Conv3d, ConvTranspose2d, Linear, linear
+from samaritan.products import Conv2d, Conv3d, ConvTranspose2d, ConvTranspose3d, Linear, linear
 
 ROWS, INS, OUTS = 96, 256, 192
 assert ROWS * INS * OUTS >= products._FEWEST
@@ -220,3 +220,40 @@ def test_other_volumes_are_left_to_torch() -> None:
     assert layer.double()(x.double()).dtype == torch.float64
     with torch.autocast("cpu", torch.bfloat16):
         assert layer.float()(x).dtype == torch.bfloat16
+
+
+FEW_CHANNELS = [
+    (Conv3d, (12, 3), {"kernel_size": 1}),
+    (Conv3d, (3, 24), {"kernel_size": 1, "bias": False}),
+    (ConvTranspose3d, (24, 12), {"kernel_size": 2, "stride": 2}),
+    (ConvTranspose3d, (5, 3), {"kernel_size": (1, 2, 3), "stride": (1, 2, 3), "bias": False}),
+]
+
+
+@pytest.mark.parametrize(("kind", "channels", "options"), FEW_CHANNELS)
+def test_few_channels_of_volumes_are_mixed_and_enlarged_as_torch_does(
+    kind: type, channels: tuple[int, int], options: dict[str, object]
+) -> None:
+    torch.manual_seed(0)
+    layer = kind(*channels, **options)
+    theirs = kind.__mro__[1](*channels, **options)
+    theirs.load_state_dict(layer.state_dict())
+    x = torch.randn(2, 4, 5, 6, channels[0], requires_grad=True).movedim(-1, 1)
+    found = []
+    for one in (layer, theirs):
+        out = one(x)
+        gradients = torch.autograd.grad(out, [x, *one.parameters()], torch.cos(out.detach()))
+        found.append((out.detach(), *gradients))
+    for ours, other in zip(*found, strict=True):
+        assert ours.shape == other.shape
+        assert (ours - other).norm() < 1e-5 * other.norm()
+
+
+def test_volumes_of_many_channels_or_with_overlap_are_left_to_torch() -> None:
+    x = torch.randn(1, 16, 4, 4, 4)
+    assert not Conv3d(16, 16, kernel_size=1)._is_mixing(x)
+    assert not Conv3d(16, 4, kernel_size=1, padding=1)._is_mixing(x)
+    assert not Conv3d(16, 4, kernel_size=3)._is_mixing(x)
+    assert not ConvTranspose3d(16, 16, kernel_size=2, stride=2)._is_enlarging(x)
+    assert not ConvTranspose3d(16, 4, kernel_size=3, stride=2)._is_enlarging(x)
+    assert not ConvTranspose3d(16, 4, kernel_size=2, stride=2, output_padding=1)._is_enlarging(x)

@@ -23,6 +23,9 @@ _FEWEST = 2**21
 _MOST_POSITIONS = 512
 """Positions of a batch up to which a convolution is a product."""
 
+_CHANNELS = 16
+"""Channels that oneDNN convolves together."""
+
 Multiply = Callable[[Tensor], Tensor]
 
 
@@ -83,11 +86,27 @@ class Conv3d(nn.Conv3d):
     """`torch.nn.Conv3d`, on a CPU by way of oneDNN: torch has a slower way for single small volumes."""
 
     def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if self._is_mixing(input):
+            mixed = torch.matmul(weight.flatten(1), input.flatten(2))
+            mixed = mixed if bias is None else mixed.add_(bias[:, None])
+            return mixed.reshape(len(input), len(weight), *input.shape[2:])
         if not self._is_overlooked(input):
             return super()._conv_forward(input, weight, bias)  # type: ignore[no-any-return]
         where = _padding(self), self.stride, self.dilation
         out: Tensor = torch.ops.aten.mkldnn_convolution(input, weight, bias, *where, self.groups)
         return out
+
+    def _is_mixing(self, x: Tensor) -> bool:
+        """Whether it only mixes few channels; oneDNN computes sixteen even of one."""
+        return (
+            x.ndim == 5
+            and x.device.type == "cpu"
+            and min(self.weight.shape[:2]) < _CHANNELS
+            and {*self.kernel_size, *self.stride, self.groups} == {1}
+            and not isinstance(self.padding, str)
+            and not any(self.padding)
+            and not torch.compiler.is_compiling()
+        )
 
     def _is_overlooked(self, x: Tensor) -> bool:
         return (
@@ -129,6 +148,33 @@ class ConvTranspose2d(nn.ConvTranspose2d):
         given = zip(x.shape[2:], self.kernel_size, padding, self.stride, strict=True)
         grid = tuple((n - 1) * s - 2 * p + k for n, k, p, s in given)
         return F.fold(parts, grid, self.kernel_size, padding=padding, stride=self.stride)
+
+
+class ConvTranspose3d(nn.ConvTranspose3d):
+    """`torch.nn.ConvTranspose3d`, as one product on a CPU where few channels are enlarged without overlap."""
+
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """Convolve (b, c, *size)."""
+        if output_size is not None or not self._is_enlarging(x):
+            return super().forward(x, output_size)
+        b, _, *size = x.shape
+        outputs, *taps = self.weight.shape[1:]
+        parts = torch.matmul(self.weight.flatten(1).t(), x.flatten(2))
+        cells = parts.view(b, outputs, *taps, *size).permute(0, 1, 5, 2, 6, 3, 7, 4)
+        out = cells.reshape(b, outputs, *(n * k for n, k in zip(size, taps, strict=True)))
+        return out if self.bias is None else out.add_(self.bias[:, None, None, None])
+
+    def _is_enlarging(self, x: Tensor) -> bool:
+        return (
+            x.ndim == 5
+            and x.device.type == "cpu"
+            and self.weight.shape[1] < _CHANNELS
+            and self.kernel_size == self.stride
+            and self.groups == 1
+            and {*self.dilation, 1} == {1}
+            and not any((*self.padding, *self.output_padding))
+            and not torch.compiler.is_compiling()
+        )
 
 
 def _is_product(layer: nn.Conv2d | nn.ConvTranspose2d) -> bool:

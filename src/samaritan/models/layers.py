@@ -10,14 +10,14 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from samaritan.products import Conv3d, Linear
+from samaritan.products import Conv3d, ConvTranspose3d, Linear
 
 CONV: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: Conv3d}
 """Convolution by number of axes."""
 
 CONV_TRANSPOSE: dict[int, type[nn.ConvTranspose2d] | type[nn.ConvTranspose3d]] = {
     2: nn.ConvTranspose2d,
-    3: nn.ConvTranspose3d,
+    3: ConvTranspose3d,
 }
 """Transposed convolution by number of axes."""
 
