@@ -32,7 +32,7 @@ from samaritan.data.nnunet.preprocessing import preprocess
 from samaritan.data.nnunet.rawset import RawCase
 from samaritan.infer.classes import predict_labels
 from samaritan.infer.cleaning import largest_only
-from samaritan.infer.engine import OpenImage
+from samaritan.infer.engine import Embedded, OpenImage
 from samaritan.infer.labeller import Member, VolumeLabeller
 from samaritan.infer.session import Session
 from samaritan.metrics import hd95_mm, surface_dice
@@ -174,22 +174,12 @@ def clicks(quick: bool, folder: Path) -> tuple[str, dict[float, Works]]:
     """Clicks that are answered at once, as everything-mode does, on one image."""
     name = "sam_tiny" if quick else "sam_vit_b"
     predictor = Predictor(create_model(name), device="cpu")
-    model, side = predictor.model, predictor.model.config.image_size[0]
-    features, code = (
-        torch.randn(1, model.config.embed_dim, *model.config.grid),
-        predictor._positions,
-    )
+    config, side = predictor.model.config, predictor.model.config.image_size[0]
+    features = torch.randn(1, config.embed_dim, *config.grid)
+    embedded = Embedded(features, Grid.pixels((side, side)), 2, {})
 
     def decode(points: torch.Tensor) -> None:
-        with predictor.running():
-            sparse, dense = model.prompt_encoder(points=(points, torch.ones(points.shape[:2])))
-            model.mask_decoder(
-                image_embeddings=features,
-                image_pe=code,
-                sparse_prompt_embeddings=sparse,
-                dense_prompt_embeddings=dense,
-                multimask_output=True,
-            )
+        predictor.decode(embedded, points=(points, torch.ones(points.shape[:2])), multimask=True)
 
     counts = (1, 4, 16) if quick else (1, 4, 16, 64, 256)
     return "clicks", {

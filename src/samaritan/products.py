@@ -99,27 +99,25 @@ class Conv3d(nn.Conv3d):
     def _is_mixing(self, x: Tensor) -> bool:
         """Whether it only mixes few channels; oneDNN computes sixteen even of one."""
         return (
-            x.ndim == 5
-            and x.device.type == "cpu"
+            _is_ours(x)
+            and x.ndim == 5
             and min(self.weight.shape[:2]) < _CHANNELS
             and {*self.kernel_size, *self.stride, self.groups} == {1}
             and not isinstance(self.padding, str)
             and not any(self.padding)
-            and not torch.compiler.is_compiling()
         )
 
     def _is_overlooked(self, x: Tensor) -> bool:
         return (
-            x.ndim == 5
+            _is_ours(x)
+            and x.ndim == 5
             and len(x) == 1
-            and x.device.type == "cpu"
             and x.dtype == self.weight.dtype == torch.float32
             and self.padding_mode == "zeros"
             and not isinstance(self.padding, str)
             and x.numel() * self.weight.numel() // self.in_channels >= _FEWEST
             and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
             and not torch.is_autocast_enabled("cpu")
-            and not torch.compiler.is_compiling()
         )
 
 
@@ -166,28 +164,26 @@ class ConvTranspose3d(nn.ConvTranspose3d):
 
     def _is_enlarging(self, x: Tensor) -> bool:
         return (
-            x.ndim == 5
-            and x.device.type == "cpu"
+            _is_ours(x)
+            and x.ndim == 5
             and self.weight.shape[1] < _CHANNELS
             and self.kernel_size == self.stride
             and self.groups == 1
             and {*self.dilation, 1} == {1}
             and not any((*self.padding, *self.output_padding))
-            and not torch.compiler.is_compiling()
         )
 
 
 def _is_product(layer: nn.Conv2d | nn.ConvTranspose2d) -> bool:
     """Whether a convolution is one product, and lies on a CPU."""
     return (
-        layer.groups == 1
+        _is_ours(layer.weight)
+        and layer.groups == 1
         and layer.bias is None
         and layer.padding_mode == "zeros"
         and not isinstance(layer.padding, str)
         and set((*layer.dilation, 1)) == {1}
         and set((*layer.output_padding, 0)) == {0}
-        and layer.weight.device.type == "cpu"
-        and not torch.compiler.is_compiling()
     )
 
 
@@ -235,8 +231,7 @@ def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 def _suits(x: Tensor, weight: Tensor) -> bool:
     """Whether oneDNN is there, and faster: it is a hundred times as slow with weights cut out of others."""
     return (
-        not torch.compiler.is_compiling()
-        and x.device.type == "cpu"
+        _is_ours(x)
         and x.dtype == weight.dtype == torch.float32
         and x.numel() * len(weight) >= _FEWEST
         and (weight.is_contiguous() or weight.t().is_contiguous())
@@ -244,3 +239,8 @@ def _suits(x: Tensor, weight: Tensor) -> bool:
         and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
         and not torch.is_autocast_enabled("cpu")
     )
+
+
+def _is_ours(x: Tensor) -> bool:
+    """Whether to choose at all: on a CPU, and where no graph is drawn, which holds torch's own layers."""
+    return x.device.type == "cpu" and not torch.compiler.is_compiling()

@@ -231,8 +231,8 @@ def is_adapter(key: str) -> bool:
 def axes_of(model: nn.Module) -> int:
     """Number of image axes, told by the model's first convolution; 2 without one."""
     kinds: dict[type[nn.Module], int] = {nn.Conv2d: 2, nn.Conv3d: 3}
-    found = (kinds.get(kind) for module in model.modules() for kind in type(module).__mro__)
-    return next((n for n in found if n is not None), 2)
+    found = (n for m in model.modules() for kind, n in kinds.items() if isinstance(m, kind))
+    return next(found, 2)
 
 
 def _places(model: nn.Module, plan: Insertion) -> list[tuple[str, nn.Module]]:
